@@ -1,0 +1,248 @@
+"""Triton model configurations, as protobufs.
+
+Components come first, then the ensembles that join them. A component's config is written
+without a name: the name carries the hash of the content, and the config is part of that.
+
+Source: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritium_builders.bundle_schema import FEATURE_TENSORS, BundleManifest, head_role
+from tritium_builders.release import Precision, Target
+from tritium_client import contract
+from tritium_client.contract import Modality, Role
+
+MAX_BATCH = 32
+"""Requests that one execution of a component may answer."""
+PACKING_WASTE = 0.25
+"""The largest share of a text batch's tokens that may be padding."""
+
+_TYPES = {
+    contract.TEXT: pb.TYPE_STRING,
+    contract.IMAGE: pb.TYPE_STRING,
+    contract.INPUT_IDS: pb.TYPE_INT64,
+    contract.ATTENTION_MASK: pb.TYPE_INT64,
+    contract.PIXELS: pb.TYPE_UINT8,
+}
+"""Everything else is TYPE_FP32."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor between two steps, for one item."""
+
+    name: str
+    dims: tuple[int, ...]
+    ragged: bool = False
+    """Its first axis is the text's length, which differs from request to request."""
+    pad: int = 0
+
+    @property
+    def data_type(self) -> int:
+        """Triton's DataType."""
+        return int(_TYPES.get(self.name, pb.TYPE_FP32))
+
+
+@dataclass(frozen=True)
+class ComponentGraph:
+    """What one component takes and gives."""
+
+    role: Role
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
+    """Describe every component that a bundle's release consists of."""
+    text = TensorSpec(contract.TEXT, (1,))
+    image = TensorSpec(contract.IMAGE, (1,))
+    ids = TensorSpec(contract.INPUT_IDS, (-1,), ragged=True, pad=manifest.text.pad_id)
+    mask = TensorSpec(contract.ATTENTION_MASK, (-1,), ragged=True)
+    pixels = TensorSpec(contract.PIXELS, (manifest.image.height, manifest.image.width, 3))
+    text_kind, image_kind = manifest.text_encoder.features, manifest.image_encoder.features
+    text_features = TensorSpec(
+        FEATURE_TENSORS["text", text_kind],
+        tuple(manifest.text_encoder.shape),
+        ragged=text_kind == "sequence",
+    )
+    image_features = TensorSpec(
+        FEATURE_TENSORS["image", image_kind], tuple(manifest.image_encoder.shape)
+    )
+    probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
+    graphs = [
+        ComponentGraph("text_tokenizer", (text,), (ids, mask)),
+        ComponentGraph("image_decoder", (image,), (pixels,)),
+        ComponentGraph("text_encoder", (ids, mask), (text_features,)),
+        ComponentGraph("image_encoder", (pixels,), (image_features,)),
+    ]
+    for given in manifest.entry_points:
+        inputs = [text_features] if "text" in given else []
+        inputs += [image_features] if "image" in given else []
+        inputs += [mask] if "text" in given and manifest.fusion_head.takes_mask else []
+        graphs.append(ComponentGraph(head_role(given), tuple(inputs), (probabilities,)))
+    return {graph.role: graph for graph in graphs}
+
+
+def engine_spec(graph: ComponentGraph, target: Target, file: str) -> dict[str, Any]:
+    """The specification that the engine servable takes."""
+    return {
+        "stage": graph.role,
+        "runtime": target,
+        "file": file,
+        "threads": 0,
+        "max_batch": MAX_BATCH,
+        "waste": PACKING_WASTE,
+        "inputs": [
+            {"name": tensor.name, "ragged": tensor.ragged, "pad": tensor.pad}
+            for tensor in graph.inputs
+        ],
+        "outputs": [{"name": tensor.name, "ragged": tensor.ragged} for tensor in graph.outputs],
+    }
+
+
+def component_config(graph: ComponentGraph, spec: Mapping[str, Any]) -> pb.ModelConfig:
+    """Configure a Python-backend component; the name is set when its content is known.
+
+    Args:
+        graph: Its tensors.
+        spec: What its servable takes, written into the parameter `spec`.
+    """
+    config = pb.ModelConfig(backend="python", max_batch_size=MAX_BATCH)
+    for tensor in graph.inputs:
+        config.input.append(
+            pb.ModelInput(
+                name=tensor.name,
+                data_type=tensor.data_type,
+                dims=tensor.dims,
+                allow_ragged_batch=tensor.ragged,
+            )
+        )
+    for tensor in graph.outputs:
+        config.output.append(_output(tensor))
+    # No queue delay: while one batch is computed the next one gathers by itself.
+    config.dynamic_batching.SetInParent()
+    config.instance_group.append(
+        pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+    )
+    _set_parameters(config, {"spec": json.dumps(spec, sort_keys=True)})
+    return config
+
+
+def release_ensemble(
+    manifest: BundleManifest,
+    number: int,
+    given: Sequence[Modality],
+    components: Mapping[Role, str],
+    target: Target,
+    precision: Precision,
+) -> pb.ModelConfig:
+    """Join one release's components for one set of modalities.
+
+    Args:
+        manifest: The bundle's.
+        number: The release.
+        given: The modalities that the caller gives.
+        components: Role -> Triton model name.
+        target: What the engines were compiled for.
+        precision: Of the engines.
+    """
+    graphs = component_graphs(manifest)
+    roles: list[Role] = []
+    if "text" in given:
+        roles += ["text_tokenizer", "text_encoder"]
+    if "image" in given:
+        roles += ["image_decoder", "image_encoder"]
+    config = _entry_point(manifest, number, given, target, precision)
+    config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
+    for role in [*roles, head_role(given)]:
+        graph = graphs[role]
+        config.ensemble_scheduling.step.append(_step(components[role], graph.inputs, graph.outputs))
+    return config
+
+
+def alias_ensemble(
+    manifest: BundleManifest,
+    number: int,
+    given: Sequence[Modality],
+    target: Target,
+    precision: Precision,
+) -> pb.ModelConfig:
+    """Point what callers use at one release: an ensemble of one step."""
+    config = _entry_point(manifest, number, given, target, precision)
+    config.name = contract.entry_point(manifest.app, "classify", tuple(given))
+    config.version_policy.specific.versions.append(number)
+    release = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
+    config.ensemble_scheduling.step.append(
+        _step(release, _entry_inputs(given), [TensorSpec(contract.PROBABILITIES, (-1,))])
+    )
+    return config
+
+
+def _entry_point(
+    manifest: BundleManifest,
+    number: int,
+    given: Sequence[Modality],
+    target: Target,
+    precision: Precision,
+) -> pb.ModelConfig:
+    config = pb.ModelConfig(platform="ensemble", max_batch_size=MAX_BATCH)
+    for tensor in _entry_inputs(given):
+        config.input.append(
+            pb.ModelInput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        )
+    # -1, so that releases with other label counts can follow each other under one alias.
+    config.output.append(_output(TensorSpec(contract.PROBABILITIES, (-1,))))
+    _set_parameters(
+        config,
+        {
+            contract.PARAM_APP: manifest.app,
+            contract.PARAM_RELEASE: str(number),
+            contract.PARAM_TASK: manifest.task,
+            contract.PARAM_MODALITIES: ",".join(given),
+            contract.PARAM_LABELS: json.dumps(manifest.labels, ensure_ascii=False),
+            contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
+            contract.PARAM_TARGET: target,
+            contract.PARAM_PRECISION: precision,
+        },
+    )
+    return config
+
+
+def _entry_inputs(given: Sequence[Modality]) -> list[TensorSpec]:
+    names = {"text": contract.TEXT, "image": contract.IMAGE}
+    return [TensorSpec(names[modality], (1,)) for modality in given]
+
+
+def _step(
+    model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+) -> pb.ModelEnsembling.Step:
+    step = pb.ModelEnsembling.Step(model_name=model, model_version=1)
+    for tensor in inputs:
+        step.input_map[tensor.name] = tensor.name
+    for tensor in outputs:
+        step.output_map[tensor.name] = tensor.name
+    return step
+
+
+def _output(tensor: TensorSpec) -> pb.ModelOutput:
+    return pb.ModelOutput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def _set_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+
+
+def to_pbtxt(config: pb.ModelConfig) -> str:
+    """Print a config as config.pbtxt."""
+    text: str = text_format.MessageToString(config, as_utf8=True)
+    return text

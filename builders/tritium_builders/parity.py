@@ -1,0 +1,269 @@
+"""The parity gate: the published servable files, run in process, against PyTorch's answers.
+
+Each stage takes what the stage before it made, as in the server, and is compared with what
+PyTorch said at that point. The first output outside its tolerance ends the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from tritium_builders.bundle import GOLDEN_TENSORS, Bundle
+from tritium_builders.bundle_schema import FEATURE_TENSORS, head_role
+from tritium_builders.components import StagedComponent
+from tritium_builders.errors import Mismatch, ParityError
+from tritium_builders.release import ParityReport, Precision, StageParity, Tolerance
+from tritium_builders.samples import modalities_key
+from tritium_builders.tolerances import TOLERANCES
+from tritium_client import contract
+from tritium_client.contract import Modality, Role
+
+Array = npt.NDArray[Any]
+Servable = Callable[[Sequence[dict[str, Array]]], list[dict[str, Array] | Exception]]
+
+HINTS: dict[Role, str] = {
+    "text_tokenizer": "the tokenizer, max_length or padding_side differs from training's",
+    "image_decoder": "resampling, channel order, EXIF rotation or size differs from training's",
+    "text_encoder": "attention mask, padding or the exported graph differs from PyTorch's",
+    "image_encoder": "mean, std, rescale_factor or the exported graph differs from PyTorch's",
+}
+HEAD_HINT = "the labels' order, the head's weights or its graph differ from PyTorch's"
+
+
+def verify(
+    bundle: Bundle,
+    staged: Mapping[Role, StagedComponent],
+    precision: Precision,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ParityReport:
+    """Compare every stage with PyTorch on the golden samples.
+
+    Args:
+        bundle: Holds the golden samples and what PyTorch said at every stage.
+        staged: The components that will be published.
+        precision: Decides the tolerances.
+        progress: Told the role of each component before it is compared.
+
+    Returns:
+        The largest differences that were seen.
+
+    Raises:
+        ParityError: the first output outside its tolerance, with both shapes and the numbers.
+    """
+    return _Gate(bundle, staged, TOLERANCES[precision], progress).run()
+
+
+@dataclass
+class _Gate:
+    bundle: Bundle
+    staged: Mapping[Role, StagedComponent]
+    tolerance: Tolerance
+    progress: Callable[[str], None]
+    stages: list[StageParity] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._golden = safetensors.numpy.load_file(self.bundle.folder / GOLDEN_TENSORS)
+        self._ids = [sample.id for sample in self.bundle.golden]
+
+    def run(self) -> ParityReport:
+        manifest = self.bundle.manifest
+        text = FEATURE_TENSORS["text", manifest.text_encoder.features]
+        image = FEATURE_TENSORS["image", manifest.image_encoder.features]
+        tokens = self._tokens()
+        pixels = self._pixels()
+        text_features = self._run("text_encoder", tokens)
+        self._compare_features("text_encoder", text, text_features)
+        image_features = self._run("image_encoder", pixels)
+        self._compare_features("image_encoder", image, image_features)
+        available = [
+            {**ids, **first, **second}
+            for ids, first, second in zip(tokens, text_features, image_features, strict=True)
+        ]
+        for given in manifest.entry_points:
+            self._compare_answers(given, available)
+        return ParityReport(tolerance=self.tolerance, stages=self.stages)
+
+    def _run(self, role: Role, requests: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
+        """Run all samples at once, as ragged neighbours of one batch."""
+        self.progress(role)
+        answers = []
+        for sample, answer in zip(self._ids, self.staged[role].load()(requests), strict=True):
+            if isinstance(answer, Exception):
+                raise ParityError(
+                    Mismatch(role, "-", sample, (), (), float("inf"), 0.0, f"raised: {answer}")
+                ) from answer
+            answers.append(answer)
+        return answers
+
+    def _tokens(self) -> list[dict[str, Array]]:
+        texts = [[sample.text.encode()] for sample in self.bundle.golden]
+        single = [{contract.TEXT: np.array([text], dtype=object)} for text in texts]
+        tokens = self._run("text_tokenizer", single)
+        expected = self._expected(contract.INPUT_IDS)
+        self._compare_equal(
+            "text_tokenizer",
+            contract.INPUT_IDS,
+            expected,
+            [answer[contract.INPUT_IDS][0] for answer in tokens],
+        )
+        # One request with all texts is padded by the servable; the side must be training's.
+        together = self.staged["text_tokenizer"].load()(
+            [{contract.TEXT: np.array(texts, dtype=object)}]
+        )[0]
+        if isinstance(together, Exception):
+            raise together
+        padded = self._pad(expected)
+        self._compare_equal(
+            "text_tokenizer",
+            f"{contract.INPUT_IDS} (padded)",
+            list(padded),
+            list(together[contract.INPUT_IDS]),
+        )
+        return tokens
+
+    def _pad(self, rows: Sequence[Array]) -> Array:
+        text = self.bundle.manifest.text
+        longest = max(len(row) for row in rows)
+        return np.stack(
+            [
+                np.pad(
+                    row,
+                    (longest - len(row), 0)
+                    if text.padding_side == "left"
+                    else (0, longest - len(row)),
+                    constant_values=text.pad_id,
+                )
+                for row in rows
+            ]
+        )
+
+    def _pixels(self) -> list[dict[str, Array]]:
+        images = [
+            {contract.IMAGE: np.array([[sample.image]], dtype=object)}
+            for sample in self.bundle.golden
+        ]
+        pixels = self._run("image_decoder", images)
+        self._compare_equal(
+            "image_decoder",
+            contract.PIXELS,
+            self._expected(contract.PIXELS),
+            [answer[contract.PIXELS][0] for answer in pixels],
+        )
+        return pixels
+
+    def _expected(self, tensor: str) -> list[Array]:
+        return [self._golden[f"{index}.{tensor}"] for index in range(len(self._ids))]
+
+    def _compare_equal(
+        self, stage: Role, output: str, expected: Sequence[Array], actual: Sequence[Array]
+    ) -> None:
+        differences = [_difference(want, got) for want, got in zip(expected, actual, strict=True)]
+        self._check(stage, output, expected, actual, differences, 0.0)
+        self._record(stage, output, max(differences))
+
+    def _compare_features(
+        self, stage: Role, output: str, answers: Sequence[dict[str, Array]]
+    ) -> None:
+        expected = self._expected(output)
+        actual = [answer[output][0] for answer in answers]
+        relative = [
+            _difference(want, got) / (float(np.abs(want).max()) or 1.0)
+            for want, got in zip(expected, actual, strict=True)
+        ]
+        self._check(stage, output, expected, actual, relative, self.tolerance.features_relative)
+        cosines = [_cosine(want, got) for want, got in zip(expected, actual, strict=True)]
+        self._check(
+            stage,
+            f"{output} (1 - cosine)",
+            expected,
+            actual,
+            [1 - cosine for cosine in cosines],
+            1 - self.tolerance.features_cosine,
+        )
+        self._record(stage, output, max(relative), min(cosines))
+
+    def _compare_answers(
+        self, given: Sequence[Modality], available: Sequence[dict[str, Array]]
+    ) -> None:
+        stage = head_role(given)
+        key = modalities_key(given)
+        answers = self._run(stage, available)
+        expected = [np.array(sample.expected[key], np.float32) for sample in self.bundle.golden]
+        actual = [answer[contract.PROBABILITIES][0] for answer in answers]
+        differences = [_difference(want, got) for want, got in zip(expected, actual, strict=True)]
+        tolerance = self.tolerance.probabilities
+        self._check(stage, contract.PROBABILITIES, expected, actual, differences, tolerance)
+        if len(given) == len(self.bundle.manifest.modalities):
+            self._check_labels(stage, actual)
+        self._record(stage, contract.PROBABILITIES, max(differences))
+
+    def _check_labels(self, stage: Role, actual: Sequence[Array]) -> None:
+        labels = self.bundle.manifest.labels
+        for sample, probabilities in zip(self.bundle.golden, actual, strict=True):
+            ranking = np.argsort(probabilities)[::-1]
+            margin = float(probabilities[ranking[0]] - probabilities[ranking[1]])
+            answer = labels[int(ranking[0])]
+            if answer != sample.answer and margin > 2 * self.tolerance.probabilities:
+                detail = f"PyTorch answers {sample.answer!r}, the build answers {answer!r}"
+                shape = (len(labels),)
+                raise ParityError(
+                    Mismatch(stage, "label", sample.id, shape, shape, margin, 0.0, detail),
+                    hint=HEAD_HINT,
+                )
+
+    def _check(
+        self,
+        stage: Role,
+        output: str,
+        expected: Sequence[Array],
+        actual: Sequence[Array],
+        differences: Sequence[float],
+        tolerance: float,
+    ) -> None:
+        # A NaN compares as neither larger nor smaller, so it must count as the worst.
+        worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
+        if not differences[worst] <= tolerance:
+            raise ParityError(
+                Mismatch(
+                    stage,
+                    output,
+                    self._ids[worst],
+                    expected[worst].shape,
+                    actual[worst].shape,
+                    differences[worst],
+                    tolerance,
+                ),
+                hint=HINTS.get(stage, HEAD_HINT),
+            )
+
+    def _record(
+        self, stage: Role, output: str, largest: float, cosine: float | None = None
+    ) -> None:
+        self.stages.append(
+            StageParity(
+                stage=stage,
+                output=output,
+                samples=len(self._ids),
+                largest_difference=largest,
+                smallest_cosine=cosine,
+            )
+        )
+
+
+def _difference(expected: Array, actual: Array) -> float:
+    if expected.shape != actual.shape:
+        return float("inf")
+    wide = np.int64 if np.issubdtype(expected.dtype, np.integer) else np.float64
+    return float(np.abs(expected.astype(wide) - actual.astype(wide)).max())
+
+
+def _cosine(expected: Array, actual: Array) -> float:
+    first, second = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
+    scale = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / scale) if scale else float(np.array_equal(first, second))

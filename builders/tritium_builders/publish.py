@@ -1,0 +1,266 @@
+"""Publishing: staged components -> a release in the repository.
+
+Everything is written once: to a staging folder on the same filesystem, flushed, and renamed into
+place; components first, the release's ensembles next, `<app>_classify/<R>/` with its release.json
+last. A crash at any point leaves folders that nothing refers to, and a repository that serves
+what it served before. Only the alias ensembles' configs and the history are ever changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tritium_builders.bundle import Bundle, file_entry
+from tritium_builders.components import CONFIG, VERSION, StagedComponent
+from tritium_builders.configs import alias_ensemble, release_ensemble, to_pbtxt
+from tritium_builders.errors import PublishError
+from tritium_builders.release import (
+    GOLDEN,
+    RELEASE_FILE,
+    STATE_FOLDER,
+    VALIDATION,
+    ParityReport,
+    Precision,
+    Release,
+    Target,
+    list_releases,
+    live_release,
+    load_release,
+    release_folder,
+)
+from tritium_builders.samples import sample_files
+from tritium_client.contract import Role
+
+KEEP = ".keep"
+"""An ensemble's version folder is empty; some stores and copy tools drop empty folders."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a build made, ready to be published."""
+
+    bundle: Bundle
+    staged: Mapping[Role, StagedComponent]
+    parity: ParityReport
+    target: Target
+    precision: Precision
+    tools: Mapping[str, str]
+    command: str
+
+
+@contextlib.contextmanager
+def staging_area(repository: Path) -> Iterator[Path]:
+    """Make a private folder on the repository's filesystem, and remove it afterwards.
+
+    Folders that a killed build on this host left behind are removed, too.
+    """
+    state = repository / STATE_FOLDER
+    state.mkdir(parents=True, exist_ok=True)
+    host = re.sub(r"\W", "_", socket.gethostname())
+    for left in state.glob(f"staging-{host}-*"):
+        pid = int(left.name.removeprefix(f"staging-{host}-").split("-")[0])
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"staging-{host}-{os.getpid()}-", dir=state))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(repository: Path, build: Build, staging: Path) -> Release:
+    """Publish a build as the next release of its app.
+
+    The first release of an app becomes live; a later one waits for a rollout.
+
+    Args:
+        repository: A Triton model repository.
+        build: What was built and passed parity.
+        staging: From `staging_area`, the folder that holds the staged components.
+
+    Raises:
+        PublishError: when the repository holds something else under a component's name.
+        OSError: when the disk is full.
+    """
+    with _lock(repository):
+        number = _next_number(repository, build.bundle.manifest.app)
+        release = _describe(build, number)
+        for component in build.staged.values():
+            _install_component(repository, component, release)
+        _install_ensembles(repository, build, number, staging)
+        _install_release(repository, build, release, staging)
+        _make_live_if_first(repository, build.bundle, release)
+        _append_history(repository, release, "publish")
+    return release
+
+
+def complete(repository: Path, bundle: Bundle, release: Release) -> None:
+    """Finish what an interrupted publish left open: an app whose first release is not live."""
+    with _lock(repository):
+        _make_live_if_first(repository, bundle, release)
+
+
+@contextlib.contextmanager
+def _lock(repository: Path) -> Iterator[None]:
+    """Let one process at a time change the repository; it is held for milliseconds."""
+    with (repository / STATE_FOLDER / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _next_number(repository: Path, app: str) -> int:
+    """One more than any number that was ever used, by a complete release or by debris."""
+    ensembles = re.compile(rf"{app}_classify(?:_text|_image)?_r(\d+)")
+    used = [0]
+    for path in repository.iterdir():
+        if match := ensembles.fullmatch(path.name):
+            used.append(int(match[1]))
+        elif re.fullmatch(rf"{app}_classify(?:_text|_image)?", path.name):
+            used += [int(version.name) for version in path.iterdir() if version.name.isdigit()]
+    history = _history(repository, app)
+    if history.exists():
+        lines = history.read_text(encoding="utf-8").splitlines()
+        used += [json.loads(line)["release"] for line in lines]
+    return max(used) + 1
+
+
+def _describe(build: Build, number: int) -> Release:
+    manifest = build.bundle.manifest
+    return Release(
+        app=manifest.app,
+        number=number,
+        task=manifest.task,
+        labels=manifest.labels,
+        entry_points=manifest.entry_points,
+        target=build.target,
+        precision=build.precision,
+        components={role: component.describe() for role, component in build.staged.items()},
+        bundle_hash=build.bundle.hash,
+        tools=dict(build.tools),
+        parity=build.parity,
+        command=build.command,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _install_component(repository: Path, component: StagedComponent, release: Release) -> None:
+    """Move a component into place, or reuse the one that is there with the same content."""
+    final = repository / component.model
+    if not final.exists():
+        _flush(component.folder)
+        component.folder.rename(final)
+        _flush_one(repository)
+        return
+    for name, file in release.components[component.role].files.items():
+        path = final / name
+        if path.suffix == ".pyc":  # follows from the interpreter that compiled it
+            continue
+        if not path.is_file() or file_entry(path).sha256 != file.sha256:
+            raise PublishError(
+                f"{path}: differs from what its name says; a file of a published component was "
+                f"changed. Remove {final} (no release can use it any more) and build again"
+            )
+
+
+def _install_ensembles(repository: Path, build: Build, number: int, staging: Path) -> None:
+    manifest = build.bundle.manifest
+    models = {role: component.model for role, component in build.staged.items()}
+    for given in manifest.entry_points:
+        config = release_ensemble(manifest, number, given, models, build.target, build.precision)
+        folder = staging / config.name
+        (folder / VERSION).mkdir(parents=True)
+        (folder / VERSION / KEEP).touch()
+        (folder / CONFIG).write_text(to_pbtxt(config), encoding="utf-8")
+        _flush(folder)
+        folder.rename(repository / config.name)
+    _flush_one(repository)
+
+
+def _install_release(repository: Path, build: Build, release: Release, staging: Path) -> None:
+    """Rename the version folders into the aliases' folders; the one with release.json last."""
+    for given in reversed(release.entry_points):
+        alias = repository / release.alias(given)
+        alias.mkdir(exist_ok=True)
+        folder = staging / f"{alias.name}-{release.number}"
+        folder.mkdir()
+        (folder / KEEP).touch()
+        final = alias / str(release.number)
+        if final == release_folder(repository, release.app, release.number):
+            files = {
+                **sample_files(GOLDEN, build.bundle.golden),
+                **sample_files(VALIDATION, build.bundle.validation),
+                RELEASE_FILE: release.model_dump_json(indent=2).encode(),
+            }
+            for name, content in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
+        _flush(folder)
+        folder.rename(final)
+        _flush_one(alias)
+
+
+def _make_live_if_first(repository: Path, bundle: Bundle, release: Release) -> None:
+    if live_release(repository, release.app) is not None:
+        return
+    for given in reversed(release.entry_points):  # the main alias last: it says what is live
+        config = alias_ensemble(
+            bundle.manifest, release.number, given, release.target, release.precision
+        )
+        path = repository / config.name / CONFIG
+        partial = path.with_name(f".{CONFIG}.partial")
+        partial.write_text(to_pbtxt(config), encoding="utf-8")
+        _flush_one(partial)
+        partial.replace(path)
+        _flush_one(path.parent)
+
+
+def find_release(repository: Path, app: str, **wanted: object) -> Release | None:
+    """Find an app's newest complete release whose fields have these values."""
+    for number in reversed(list_releases(repository, app)):
+        release = load_release(release_folder(repository, app, number))
+        if all(getattr(release, name) == value for name, value in wanted.items()):
+            return release
+    return None
+
+
+def _history(repository: Path, app: str) -> Path:
+    return repository / STATE_FOLDER / f"{app}.history.jsonl"
+
+
+def _append_history(repository: Path, release: Release, action: str) -> None:
+    entry = {
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "who": os.environ.get("USER") or str(os.getuid()),
+        "action": action,
+        "release": release.number,
+        "live": live_release(repository, release.app),
+    }
+    with _history(repository, release.app).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """Bring every file and folder below to the disk before a rename makes them visible."""
+    for path in (folder, *folder.rglob("*")):
+        _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,153 @@
+"""What a release says of itself: `release.json`, and where things lie in a repository.
+
+A release is the folder `<app>_classify/<number>/` of a Triton model repository. It exists when
+its `release.json` does: the publisher renames that folder into place last.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tritium_builders.errors import PublishError
+from tritium_client.contract import Modality, Role, entry_point
+
+RELEASE_FILE = "release.json"
+GOLDEN = "golden"
+VALIDATION = "validation"
+STATE_FOLDER = ".tritium"
+"""Inside the repository: lock, staging area and histories. Triton never looks into it."""
+
+Target = Literal["openvino", "onnxruntime", "tensorrt"]
+Precision = Literal["fp32"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishedFile(_Record):
+    """One file of a component, for integrity checks."""
+
+    sha256: str
+    bytes: int
+
+
+class PublishedComponent(_Record):
+    """One Triton model of the release."""
+
+    model: str
+    """Its Triton model name, a folder of the repository."""
+    files: dict[str, PublishedFile]
+    """Path relative to the model's folder -> hash and size."""
+
+
+class Tolerance(_Record):
+    """How far a served value may be from PyTorch's before the build fails."""
+
+    features_cosine: float
+    """Smallest cosine similarity of a feature vector with PyTorch's."""
+    features_relative: float
+    """Largest |difference| of a feature over the largest |feature| of that vector."""
+    probabilities: float
+    """Largest |difference| of a probability."""
+
+
+class StageParity(_Record):
+    """What the parity gate measured for one output of one stage."""
+
+    stage: str
+    output: str
+    samples: int
+    largest_difference: float
+    smallest_cosine: float | None = None
+    """For features only."""
+
+
+class ParityReport(_Record):
+    """What the parity gate measured, stage by stage."""
+
+    tolerance: Tolerance
+    stages: list[StageParity]
+
+
+class Release(_Record):
+    """The content of release.json."""
+
+    schema_version: Literal[1] = 1
+    app: str
+    number: int = Field(ge=1)
+    task: Literal["classification"]
+    labels: list[str]
+    entry_points: list[list[Modality]]
+    """The sets of modalities that callers may give."""
+    target: Target
+    precision: Precision
+    components: dict[Role, PublishedComponent]
+    bundle_hash: str
+    tools: dict[str, str]
+    """Package -> version, of everything that had a hand in the engines."""
+    parity: ParityReport
+    command: str
+    """The command that builds this release again."""
+    created: str
+    """ISO 8601, UTC."""
+
+    def alias(self, modalities: list[Modality]) -> str:
+        """Name the ensemble that callers use for these modalities."""
+        return entry_point(self.app, "classify", tuple(modalities))
+
+
+def release_folder(repository: Path, app: str, number: int) -> Path:
+    """Where release `number` of `app` lies."""
+    return repository / f"{app}_classify" / str(number)
+
+
+def load_release(folder: Path) -> Release:
+    """Read the release.json of one release folder.
+
+    Raises:
+        PublishError: when it is missing or not a release.json of this schema.
+    """
+    path = folder / RELEASE_FILE
+    try:
+        return Release.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise PublishError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PublishError(f"{path}: {where}: {first['msg']}; build the release again") from error
+
+
+def list_apps(repository: Path) -> list[str]:
+    """The apps that have at least one release in a repository, sorted."""
+    return sorted(
+        folder.name.removesuffix("_classify")
+        for folder in repository.glob("*_classify")
+        if list_releases(repository, folder.name.removesuffix("_classify"))
+    )
+
+
+def list_releases(repository: Path, app: str) -> list[int]:
+    """The numbers of an app's complete releases, ascending."""
+    folder = repository / f"{app}_classify"
+    return sorted(
+        int(path.parent.name)
+        for path in folder.glob(f"*/{RELEASE_FILE}")
+        if re.fullmatch(r"[1-9]\d*", path.parent.name)
+    )
+
+
+def live_release(repository: Path, app: str) -> int | None:
+    """The release that the app's alias ensemble points to, or None when there is none."""
+    config = repository / f"{app}_classify" / "config.pbtxt"
+    try:
+        text = config.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(rf'model_name:\s*"{re.escape(app)}_classify_r(\d+)"', text)
+    return int(match[1]) if match else None

@@ -1,0 +1,246 @@
+"""Triton servable: an encoder or a fusion head, run by OpenVINO or ONNX Runtime on the CPU.
+
+Copied into a release as `model.py`; the parity gate runs the same code. Needs numpy and the one
+runtime that the specification names.
+
+Requests of unequal text lengths arrive side by side (Triton's ragged batching). They are sorted
+by length and packed so that little is computed on padding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """One engine, loaded."""
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Run one batch: inputs by name to outputs by name."""
+
+
+class OpenVinoRuntime:
+    """Runs an OpenVINO IR. Source: https://docs.openvino.ai, "CPU device".
+
+    Args:
+        file: The model's .xml; its .bin lies beside it.
+        spec: `threads`: 0 for all that this process may use.
+    """
+
+    def __init__(self, file: Path, spec: dict[str, Any]) -> None:
+        import openvino
+
+        options: dict[str, Any] = {
+            # Without this, a CPU with bf16 units would round fp32 models without a word.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if spec["threads"]:
+            options["INFERENCE_NUM_THREADS"] = spec["threads"]
+        core = openvino.Core()
+        compiled = core.compile_model(str(file), "CPU", options)
+        self._request = compiled.create_infer_request()
+        self._names = [output["name"] for output in spec["outputs"]]
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Run one batch: inputs by name to outputs by name."""
+        # share_outputs=False: the next batch overwrites this request's memory.
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {name: results[name] for name in self._names}
+
+
+class OnnxRuntimeRuntime:
+    """Runs an ONNX model with ONNX Runtime's CPU provider.
+
+    Args:
+        file: The .onnx file.
+        spec: `threads`: 0 for all that this process may use.
+    """
+
+    def __init__(self, file: Path, spec: dict[str, Any]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = spec["threads"]
+        # Between requests the cores belong to the other components, not to spinning threads.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [output["name"] for output in spec["outputs"]]
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Run one batch: inputs by name to outputs by name."""
+        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+
+
+RUNTIMES: dict[str, type[OpenVinoRuntime | OnnxRuntimeRuntime]] = {
+    "openvino": OpenVinoRuntime,
+    "onnxruntime": OnnxRuntimeRuntime,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item of one request."""
+
+    request: int
+    item: int
+    length: int
+    """Tokens, padding within its request included; 0 where no input is ragged."""
+
+
+def pack(rows: Sequence[Row], max_batch: int, waste: float) -> Iterator[list[Row]]:
+    """Group rows so that a group, padded to its longest, computes little padding.
+
+    Args:
+        rows: In any order.
+        max_batch: The largest number of rows in a group.
+        waste: The largest share of a group's tokens that may be padding, 0 to 1.
+
+    Yields:
+        Groups that together hold every row once, each sorted by length.
+    """
+    group: list[Row] = []
+    tokens = 0
+    for row in sorted(rows, key=lambda row: row.length):
+        padded = row.length * (len(group) + 1)
+        wasted = padded - tokens - row.length
+        if group and (len(group) == max_batch or wasted > waste * padded):
+            yield group
+            group, tokens = [], 0
+        group.append(row)
+        tokens += row.length
+    if group:
+        yield group
+
+
+class Engine:
+    """Runs the requests of one Triton batch in as few engine calls as their lengths allow.
+
+    Args:
+        folder: The component's version folder, with the engine's files.
+        spec: `stage`, `runtime`, `file`, `threads`, `max_batch`, `waste`; `inputs`, each with
+            `name`, `ragged` (its first axis is the text's length) and `pad`; `outputs`, each
+            with `name` and `ragged`.
+    """
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self._spec = spec
+        self._ragged = [tensor["name"] for tensor in spec["inputs"] if tensor["ragged"]]
+        self._runtime: Runtime = RUNTIMES[spec["runtime"]](folder / spec["file"], spec)
+
+    def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
+        """Answer all requests.
+
+        Args:
+            requests: Each with every input, [N, ...]; ragged ones [N, length, ...].
+
+        Returns:
+            For each request every output, [N, ...]; ragged ones cut back to its own length.
+        """
+        rows = [
+            Row(index, item, self._length(request))
+            for index, request in enumerate(requests)
+            for item in range(self._items(request))
+        ]
+        found: dict[tuple[int, int], Tensors | Exception] = {}
+        for group in pack(rows, self._spec["max_batch"], self._spec["waste"]):
+            try:
+                outputs = self._runtime(self._gather(requests, group))
+            except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the answer
+                found.update({(row.request, row.item): error for row in group})
+                continue
+            for position, row in enumerate(group):
+                found[row.request, row.item] = self._cut(outputs, position, row)
+        return [
+            self._join([found[index, item] for item in range(self._items(request))])
+            for index, request in enumerate(requests)
+        ]
+
+    def _items(self, request: Tensors) -> int:
+        return len(request[self._spec["inputs"][0]["name"]])
+
+    def _length(self, request: Tensors) -> int:
+        return request[self._ragged[0]].shape[1] if self._ragged else 0
+
+    def _gather(self, requests: Sequence[Tensors], group: Sequence[Row]) -> Tensors:
+        longest = group[-1].length
+        batch: Tensors = {}
+        for tensor in self._spec["inputs"]:
+            name = tensor["name"]
+            values = [requests[row.request][name][row.item] for row in group]
+            if tensor["ragged"]:
+                values = [_pad(value, longest, tensor["pad"]) for value in values]
+            batch[name] = np.stack(values)
+        return batch
+
+    def _cut(self, outputs: Tensors, position: int, row: Row) -> Tensors:
+        return {
+            tensor["name"]: outputs[tensor["name"]][position, : row.length]
+            if tensor["ragged"]
+            else outputs[tensor["name"]][position]
+            for tensor in self._spec["outputs"]
+        }
+
+    def _join(self, items: Sequence[Tensors | Exception]) -> Tensors | Exception:
+        tensors: list[Tensors] = []
+        for item in items:
+            if isinstance(item, Exception):
+                return item
+            tensors.append(item)
+        return {
+            output["name"]: np.stack([item[output["name"]] for item in tensors])
+            for output in self._spec["outputs"]
+        }
+
+
+def _pad(value: npt.NDArray[Any], length: int, pad: int) -> npt.NDArray[Any]:
+    """Pad the first axis at its end: positions count from the first token on."""
+    if len(value) == length:
+        return value
+    padded = np.full((length, *value.shape[1:]), pad, dtype=value.dtype)
+    padded[: len(value)] = value
+    return padded
+
+
+class TritonPythonModel:
+    """Triton's side: tensors in, tensors or errors out.
+
+    Source: triton-inference-server/python_backend, README, "Usage".
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load what the version folder holds, as the config's `spec` parameter says."""
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        spec = json.loads(config["parameters"]["spec"]["string_value"])
+        self._stage = spec["stage"]
+        self._servable = Engine(folder, spec)
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer one batch of requests."""
+        import triton_python_backend_utils as pb
+
+        def read(request: Any) -> Tensors:
+            tensors = ((name, pb.get_input_tensor_by_name(request, name)) for name in self._inputs)
+            return {name: tensor.as_numpy() for name, tensor in tensors if tensor is not None}
+
+        def write(answer: Tensors | Exception) -> Any:
+            if isinstance(answer, Exception):
+                error = pb.TritonError(f"{self._stage}: {answer!r}", pb.TritonError.INTERNAL)
+                return pb.InferenceResponse(error=error)
+            return pb.InferenceResponse([pb.Tensor(name, value) for name, value in answer.items()])
+
+        return [write(answer) for answer in self._servable([read(request) for request in requests])]

@@ -1,0 +1,188 @@
+"""Triton servable: an encoded picture -> RGB pixels of the size that the encoder takes.
+
+Copied into a release as `model.py`; training and the parity gate import the same functions, so
+what was trained on is what is served. Needs numpy and Pillow only.
+
+Any picture that Pillow reads as JPEG, PNG, WebP, GIF (first frame) or BMP is accepted: the EXIF
+orientation is applied, transparency is laid over the background, palette, grey, CMYK and 16-bit
+pictures become 8-bit RGB.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+STAGE = "image_decoder"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+# The cap on pixels below is ours and travels in the specification; Pillow's own would warn for
+# pictures that we accept.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class InvalidInputError(ValueError):
+    """An input that this stage refuses; the message is for the caller."""
+
+    def __init__(self, item: int, reason: str) -> None:
+        super().__init__(f"tritium.invalid_input stage={STAGE} item={item}: {reason}")
+        self.item = item
+        self.reason = reason
+
+
+def decode(data: bytes, spec: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Decode one picture.
+
+    Args:
+        data: An encoded picture.
+        spec: `ImagePreprocessing.servable_spec()`.
+
+    Returns:
+        UINT8 [height, width, 3], RGB.
+
+    Raises:
+        ValueError: what is wrong with the picture, in words for the caller.
+    """
+    if not data:
+        raise ValueError("the image is empty (0 bytes)")
+    if len(data) > spec["max_image_bytes"]:
+        raise ValueError(f"{len(data)} bytes; at most {spec['max_image_bytes']} are accepted")
+    image = _open(data)
+    if image.width * image.height > spec["max_image_pixels"]:
+        raise ValueError(
+            f"{image.width}x{image.height} is {image.width * image.height} pixels; "
+            f"at most {spec['max_image_pixels']} are accepted"
+        )
+    try:
+        rgb = _to_rgb(ImageOps.exif_transpose(image), tuple(spec["background"]))
+    except Exception as error:
+        # Codecs answer hostile bytes with almost any exception; all mean the same to the caller.
+        raise ValueError(f"the {image.format} data is damaged or truncated ({error})") from error
+    return np.asarray(_resize(rgb, spec))
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        accepted = ", ".join(FORMATS)
+        raise ValueError(f"not a picture in a format that is accepted ({accepted})") from error
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # 16-bit grey: keep the high byte, as 8-bit readers do
+        levels = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        over = image.convert("RGBA")
+        canvas = Image.new("RGBA", over.size, (*background, 255))
+        return Image.alpha_composite(canvas, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _resize(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
+    height, width = spec["height"], spec["width"]
+    resample = RESAMPLING[spec["resample"]]
+    if spec["resize"] == "stretch":
+        return image.resize((width, height), resample)
+    scale = spec["shortest_edge"] / min(image.size)
+    # Truncated, not rounded: what Hugging Face's and torchvision's processors do.
+    resized = [max(spec["shortest_edge"], int(side * scale)) for side in image.size]
+    if resized[0] * resized[1] > spec["max_image_pixels"]:
+        raise ValueError(
+            f"{image.width}x{image.height} is too elongated: with the shorter side at "
+            f"{spec['shortest_edge']} it has {resized[0] * resized[1]} pixels"
+        )
+    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+    return image.resize((resized[0], resized[1]), resample).crop(
+        (left, top, left + width, top + height)
+    )
+
+
+class ImageDecoder:
+    """Decodes the requests of one Triton batch side by side.
+
+    Args:
+        folder: The component's version folder (not used; every servable takes it).
+        spec: `ImagePreprocessing.servable_spec()`.
+    """
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        del folder
+        self._spec = spec
+        # Pillow releases the GIL while it decodes and resizes.
+        self._pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
+
+    def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
+        """Answer every request on its own.
+
+        Args:
+            requests: Each with `image`, BYTES [N, 1].
+
+        Returns:
+            For each request `pixels`, UINT8 [N, height, width, 3], or why it was refused.
+        """
+        if len(requests) == 1:
+            return [self._answer(requests[0])]
+        return list(self._pool.map(self._answer, requests))
+
+    def _answer(self, request: Tensors) -> Tensors | Exception:
+        pixels = []
+        for item, data in enumerate(request["image"].reshape(-1)):
+            try:
+                pixels.append(decode(data, self._spec))
+            except ValueError as error:
+                return InvalidInputError(item, str(error))
+        return {"pixels": np.stack(pixels)}
+
+
+class TritonPythonModel:
+    """Triton's side: tensors in, tensors or errors out.
+
+    Source: triton-inference-server/python_backend, README, "Usage".
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load what the version folder holds, as the config's `spec` parameter says."""
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._servable: Callable[[Sequence[Tensors]], list[Tensors | Exception]] = ImageDecoder(
+            folder, json.loads(config["parameters"]["spec"]["string_value"])
+        )
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer one batch of requests, each on its own."""
+        import triton_python_backend_utils as pb
+
+        def read(request: Any) -> Tensors:
+            tensors = ((name, pb.get_input_tensor_by_name(request, name)) for name in self._inputs)
+            return {name: tensor.as_numpy() for name, tensor in tensors if tensor is not None}
+
+        def write(answer: Tensors | Exception) -> Any:
+            if isinstance(answer, InvalidInputError):
+                error = pb.TritonError(str(answer), pb.TritonError.INVALID_ARG)
+                return pb.InferenceResponse(error=error)
+            if isinstance(answer, Exception):
+                error = pb.TritonError(f"{STAGE}: {answer!r}", pb.TritonError.INTERNAL)
+                return pb.InferenceResponse(error=error)
+            return pb.InferenceResponse([pb.Tensor(name, value) for name, value in answer.items()])
+
+        return [write(answer) for answer in self._servable([read(request) for request in requests])]

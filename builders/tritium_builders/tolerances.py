@@ -1,0 +1,11 @@
+"""How far a served value may be from PyTorch's, for each precision."""
+
+from __future__ import annotations
+
+from tritium_builders.release import Precision, Tolerance
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    # Measured on the demo app: cosine 1 - 1e-7, relative 5e-6, probabilities 1e-5. The bounds
+    # leave room for deeper encoders, and are far below what a wrong preprocessing step does.
+    "fp32": Tolerance(features_cosine=0.9999, features_relative=1e-3, probabilities=1e-3),
+}

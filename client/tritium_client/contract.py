@@ -1,0 +1,144 @@
+"""The words that client, builders and server agree on: names, limits, error format.
+
+Everything here is part of the wire contract. Changing a name or a format is a new major
+`WIRE_VERSION`; adding one is a new minor version. Servables cannot import this module (they are
+copied into a release and run alone), so the limits reach them through their specification and
+the error format is written out in each of them; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+WIRE_VERSION = "1.0"
+
+Modality = Literal["text", "image"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+Verb = Literal["classify"]
+"""What an entry point does. Other tasks bring their own verbs (embed, tag, score)."""
+
+# --- tensors -----------------------------------------------------------------------------------
+
+TEXT = "text"
+"""BYTES [1], UTF-8."""
+IMAGE = "image"
+"""BYTES [1], one encoded picture (JPEG, PNG, WebP, GIF, BMP)."""
+INPUT_IDS = "input_ids"
+"""INT64 [tokens]."""
+ATTENTION_MASK = "attention_mask"
+"""INT64 [tokens], 1 for a token, 0 for padding."""
+PIXELS = "pixels"
+"""UINT8 [height, width, 3], RGB, not normalised."""
+TEXT_FEATURES = "text_features"
+"""FP32 [D], pooled."""
+TEXT_SEQUENCE = "text_sequence"
+"""FP32 [tokens, D], for heads that attend over tokens."""
+IMAGE_FEATURES = "image_features"
+"""FP32 [D], pooled."""
+IMAGE_SEQUENCE = "image_sequence"
+"""FP32 [patches, D], for heads that attend over patches."""
+PROBABILITIES = "probabilities"
+"""FP32 [labels], sums to 1."""
+
+# --- limits ------------------------------------------------------------------------------------
+
+MAX_TEXT_BYTES = 65_536
+"""A longer text is refused: the encoder would see less than a hundredth of it."""
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+"""The largest encoded picture that is decoded."""
+MAX_IMAGE_PIXELS = 64_000_000
+"""Width times height, read from the header before a pixel is decoded."""
+
+# --- model names -------------------------------------------------------------------------------
+
+Role = Literal[
+    "text_tokenizer",
+    "image_decoder",
+    "text_encoder",
+    "image_encoder",
+    "fusion_head",
+    "fusion_head_text",
+    "fusion_head_image",
+]
+"""What a component does in the graph. `fusion_head_text` is the head with the image absent."""
+ROLES: tuple[Role, ...] = get_args(Role)
+
+APP_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""An app's name is the first part of every Triton model name, so it stays a plain word."""
+
+
+def is_app_name(name: str) -> bool:
+    """Say whether `name` can be an app's name: a lower-case word of at most 63 characters."""
+    return APP_PATTERN.fullmatch(name) is not None
+
+
+def entry_point(app: str, verb: Verb, modalities: tuple[Modality, ...]) -> str:
+    """Name the alias ensemble that callers use, for instance `openmoji_classify_text`.
+
+    Args:
+        app: The app's name.
+        verb: What to do.
+        modalities: What the caller gives; both together is the unmarked form.
+    """
+    suffix = "" if set(modalities) == set(MODALITIES) else f"_{modalities[0]}"
+    return f"{app}_{verb}{suffix}"
+
+
+def release_entry_point(
+    app: str, verb: Verb, modalities: tuple[Modality, ...], release: int
+) -> str:
+    """Name the immutable ensemble of one release, for instance `openmoji_classify_r3`."""
+    return f"{entry_point(app, verb, modalities)}_r{release}"
+
+
+def component(app: str, role: Role, content_hash: str) -> str:
+    """Name a component by the first 12 hex digits of the hash of its content."""
+    return f"{app}_{role}_{content_hash[:12]}"
+
+
+# --- parameters of an entry point's config -----------------------------------------------------
+
+PARAM_APP = "tritium.app"
+PARAM_RELEASE = "tritium.release"
+"""Decimal release number."""
+PARAM_TASK = "tritium.task"
+PARAM_MODALITIES = "tritium.modalities"
+"""Comma-separated: the modalities that this entry point takes."""
+PARAM_LABELS = "tritium.labels"
+"""JSON list, in the order of the probabilities."""
+PARAM_WIRE_VERSION = "tritium.wire_version"
+PARAM_TARGET = "tritium.target"
+PARAM_PRECISION = "tritium.precision"
+
+# --- errors on the wire ------------------------------------------------------------------------
+
+_ERROR = re.compile(
+    r"tritium\.invalid_input stage=(?P<stage>\w+) item=(?P<item>\d+): (?P<reason>.*)", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class WireError:
+    """An input that a stage of the graph refused."""
+
+    stage: str
+    """The role that refused it, for instance `image_decoder`."""
+    item: int
+    """Index of the item within its request; 0 when a request carries one item."""
+    reason: str
+
+
+def format_error(error: WireError) -> str:
+    """Write the message that a servable puts into its TritonError."""
+    return f"tritium.invalid_input stage={error.stage} item={error.item}: {error.reason}"
+
+
+def parse_error(message: str) -> WireError | None:
+    """Find a servable's message inside what Triton made of it, or None when there is none."""
+    match = _ERROR.search(message)
+    if match is None:
+        return None
+    return WireError(match["stage"], int(match["item"]), match["reason"])
