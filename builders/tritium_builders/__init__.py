@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tritium_builders.build import build
+    from tritium_builders.builder import build
     from tritium_builders.bundle import Bundle
     from tritium_builders.bundle_schema import Sources
     from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
@@ -38,7 +38,7 @@ _HOMES = {
     "Sample": "samples",
     "Sources": "bundle_schema",
     "TextPreprocessing": "preprocessing",
-    "build": "build",
+    "build": "builder",
 }
 
 

@@ -179,7 +179,8 @@ class Bundle:
                 **entries,
             )
             write_manifest(folder, manifest)
-        return cls.load(target)
+            cls.load(folder)  # what cannot be opened is not handed over
+        return cls(target, manifest)
 
     @cached_property
     def hash(self) -> str:

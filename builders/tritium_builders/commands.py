@@ -62,7 +62,7 @@ def build_command(
     steps: dict[str, float] = {}
     with console.status("loading the bundle") as status:
         with needs("build"):
-            from tritium_builders.build import build
+            from tritium_builders.builder import build
 
         def progress(step: str, item: str) -> None:
             steps.setdefault(step, time.perf_counter())

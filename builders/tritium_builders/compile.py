@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ def compile_openvino(graph: Path, folder: Path) -> str:
 
     Raises:
         CompileError: what OpenVINO refused.
+        OSError: when the disk is full.
     """
     import openvino
 
@@ -35,6 +38,9 @@ def compile_openvino(graph: Path, folder: Path) -> str:
         # save_model rounds weights to fp16 unless told not to.
         openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
     except RuntimeError as error:
+        # OpenVINO says "iostream error" and keeps the reason to itself.
+        if shutil.disk_usage(folder).free < graph.stat().st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         raise CompileError(f"{graph.stem}: OpenVINO refused the graph: {error}") from error
     return "model.xml"
 

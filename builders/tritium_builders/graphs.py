@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import safetensors
@@ -20,6 +21,7 @@ from tritium_builders.export import (
     export_image_encoder,
     export_text_encoder,
 )
+from tritium_builders.graph_cache import cached_export
 from tritium_builders.models import KNOWN_MODULES
 from tritium_builders.modules import CONFIG, GRAPH, WEIGHTS, graph_name
 from tritium_builders.reference import FusionModel
@@ -156,32 +158,31 @@ def write_graphs(
     """
     manifest = bundle.manifest
     model = load_model(bundle)
+    text, image = manifest.text_encoder, manifest.image_encoder
+    exports: list[tuple[Role, str, str, Callable[[Path], None]]] = [
+        (
+            "text_encoder",
+            "text_encoder",
+            GRAPH,
+            lambda path: export_text_encoder(model, text.features, path),
+        ),
+        (
+            "image_encoder",
+            "image_encoder",
+            GRAPH,
+            lambda path: export_image_encoder(model, image.features, path),
+        ),
+    ]
+    for given in manifest.entry_points:
+        sizes = (text.features, text.shape[-1]), (image.features, tuple(image.shape))
+        export_head = partial(export_fusion_head, model, given, *sizes)
+        exports.append((head_role(given), "fusion_head", graph_name(given), export_head))
     graphs: dict[Role, Path] = {}
-    with torch.no_grad():
-        progress("text_encoder")
-        graphs["text_encoder"] = folder / "text_encoder.onnx"
-        if manifest.text_encoder.architecture == EXPORTED:
-            shutil.copyfile(bundle.folder / "text_encoder" / GRAPH, graphs["text_encoder"])
+    for role, component, name, write in exports:
+        progress(role)
+        graphs[role] = folder / f"{role}.onnx"
+        if architectures(bundle)[component] == EXPORTED:
+            shutil.copyfile(bundle.folder / component / name, graphs[role])
         else:
-            export_text_encoder(model, manifest.text_encoder.features, graphs["text_encoder"])
-        progress("image_encoder")
-        graphs["image_encoder"] = folder / "image_encoder.onnx"
-        if manifest.image_encoder.architecture == EXPORTED:
-            shutil.copyfile(bundle.folder / "image_encoder" / GRAPH, graphs["image_encoder"])
-        else:
-            export_image_encoder(model, manifest.image_encoder.features, graphs["image_encoder"])
-        for given in manifest.entry_points:
-            role = head_role(given)
-            progress(role)
-            graphs[role] = folder / f"{role}.onnx"
-            if manifest.fusion_head.architecture == EXPORTED:
-                shutil.copyfile(bundle.folder / "fusion_head" / graph_name(given), graphs[role])
-                continue
-            export_fusion_head(
-                model,
-                given,
-                (manifest.text_encoder.features, manifest.text_encoder.shape[-1]),
-                (manifest.image_encoder.features, tuple(manifest.image_encoder.shape)),
-                graphs[role],
-            )
+            cached_export(bundle, component, name, graphs[role], write)
     return graphs

@@ -100,7 +100,9 @@ def write_modules(
     ]
     _write_samples({**sets, "golden": golden}, folder)
     tensors = golden_tensors(answers, text_entry.features, image_entry.features)
-    safetensors.numpy.save_file(tensors, folder / GOLDEN_TENSORS)
+    # The order that these answers were given in: labels that are swapped later do not match it.
+    order = {"labels": json.dumps(modules.labels)}
+    safetensors.numpy.save_file(tensors, folder / GOLDEN_TENSORS, metadata=order)
     return {
         "entry_points": entry_points,
         "text": text,

@@ -6,20 +6,24 @@ PyTorch said at that point. The first output outside its tolerance ends the buil
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
 import safetensors.numpy
 
 from tritium_builders.bundle import GOLDEN_TENSORS, Bundle
 from tritium_builders.bundle_schema import FEATURE_TENSORS, head_role
 from tritium_builders.components import StagedComponent
 from tritium_builders.errors import Mismatch, ParityError
+from tritium_builders.probes import probe_pictures
 from tritium_builders.release import ParityReport, Precision, StageParity, Tolerance
 from tritium_builders.samples import modalities_key
+from tritium_builders.servables import image_decoder
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
@@ -155,17 +159,42 @@ class _Gate:
             self._expected(contract.PIXELS),
             [answer[contract.PIXELS][0] for answer in pixels],
         )
+        self._probe_decoder()
         return pixels
+
+    def _probe_decoder(self) -> None:
+        """Golden samples may all be of one kind; callers send pictures of every kind."""
+        spec = self.bundle.manifest.image.servable_spec()
+        probes = probe_pictures()
+        servable = self.staged["image_decoder"].load()
+        answers = servable(
+            [{contract.IMAGE: np.array([[data]], dtype=object)} for data in probes.values()]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        self._compare_equal(
+            "image_decoder",
+            f"{contract.PIXELS} (other formats)",
+            [image_decoder.decode(data, spec) for data in probes.values()],
+            [answer[contract.PIXELS][0] for answer in answers],
+            samples=list(probes),
+        )
 
     def _expected(self, tensor: str) -> list[Array]:
         return [self._golden[f"{index}.{tensor}"] for index in range(len(self._ids))]
 
     def _compare_equal(
-        self, stage: Role, output: str, expected: Sequence[Array], actual: Sequence[Array]
+        self,
+        stage: Role,
+        output: str,
+        expected: Sequence[Array],
+        actual: Sequence[Array],
+        samples: Sequence[str] = (),
     ) -> None:
         differences = [_difference(want, got) for want, got in zip(expected, actual, strict=True)]
-        self._check(stage, output, expected, actual, differences, 0.0)
-        self._record(stage, output, max(differences))
+        self._check(stage, output, expected, actual, differences, 0.0, samples)
+        self._record(stage, output, max(differences), samples=len(expected))
 
     def _compare_features(
         self, stage: Role, output: str, answers: Sequence[dict[str, Array]]
@@ -205,6 +234,16 @@ class _Gate:
 
     def _check_labels(self, stage: Role, actual: Sequence[Array]) -> None:
         labels = self.bundle.manifest.labels
+        with safetensors.safe_open(str(self.bundle.folder / GOLDEN_TENSORS), "numpy") as file:
+            order: list[str] = json.loads(file.metadata()["labels"])
+        for index, (theirs, ours) in enumerate(zip(order, labels, strict=True)):
+            if theirs != ours:
+                detail = f"PyTorch's label {index} is {theirs!r}, bundle.toml's is {ours!r}"
+                shape = (len(labels),)
+                raise ParityError(
+                    Mismatch(stage, "label", self._ids[0], shape, shape, 1.0, 0.0, detail),
+                    hint=HEAD_HINT,
+                )
         for sample, probabilities in zip(self.bundle.golden, actual, strict=True):
             ranking = np.argsort(probabilities)[::-1]
             margin = float(probabilities[ranking[0]] - probabilities[ranking[1]])
@@ -225,6 +264,7 @@ class _Gate:
         actual: Sequence[Array],
         differences: Sequence[float],
         tolerance: float,
+        samples: Sequence[str] = (),
     ) -> None:
         # A NaN compares as neither larger nor smaller, so it must count as the worst.
         worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
@@ -233,7 +273,7 @@ class _Gate:
                 Mismatch(
                     stage,
                     output,
-                    self._ids[worst],
+                    (samples or self._ids)[worst],
                     expected[worst].shape,
                     actual[worst].shape,
                     differences[worst],
@@ -243,13 +283,18 @@ class _Gate:
             )
 
     def _record(
-        self, stage: Role, output: str, largest: float, cosine: float | None = None
+        self,
+        stage: Role,
+        output: str,
+        largest: float,
+        cosine: float | None = None,
+        samples: int | None = None,
     ) -> None:
         self.stages.append(
             StageParity(
                 stage=stage,
                 output=output,
-                samples=len(self._ids),
+                samples=samples or len(self._ids),
                 largest_difference=largest,
                 smallest_cosine=cosine,
             )

@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. Everything installs itself into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+# The first interpreter that the server and the builders run on.
+PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null \
+	&& echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test test-full check format clean platform
+
+help:  ## show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## train, build, serve and ask the demo app (real Triton server)
+	@$(BIN)/tritium demo
+
+serve: $(READY)  ## keep the demo app serving on 127.0.0.1:8001 (Ctrl-C drains and stops)
+	@$(BIN)/tritium train recipes/openmoji.toml --reuse
+	@$(BIN)/tritium build bundles/openmoji
+	@$(BIN)/tritium serve --app openmoji
+
+test: $(READY)  ## the whole suite, against the real tritonserver
+	@$(BIN)/python -m pytest -m "not gpu and not full"
+
+test-full: $(READY)  ## soaks and large counts at full length; its log is committed
+	@mkdir -p benchmarks/results/logs
+	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -m "not gpu" 2>&1 \
+		| tee benchmarks/results/logs/test-full.log; exit $${PIPESTATUS[0]}
+
+check: $(READY)  ## format, lint, types, dependency direction
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+format: $(READY)  ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove what was built; the .venv stays
+	rm -rf bundles model_repository/*_* model_repository/.tritium .pytest_cache .mypy_cache .ruff_cache
+
+platform:
+	@test "$$(uname -s) $$(uname -m)" = "Linux x86_64" -a -n "$(PYTHON)" || { \
+		echo "Tritium's server and builders need Linux x86-64 and Python 3.11 or 3.12;" \
+			"this is $$(uname -s) $$(uname -m), Python $$(python3 -V 2>&1 | cut -d' ' -f2)." \
+			"The SDK alone (pip install tritium) runs on Python 3.10 to 3.13." >&2; exit 1; }
+
+$(READY): pyproject.toml constraints.txt | platform
+	@echo "installing into $(VENV) (once; downloads about 1 GB)"
+	@start=$$(date +%s); \
+	$(PYTHON) -m venv $(VENV) && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && \
+	touch $@ && echo "install: $$(( $$(date +%s) - start )) s"
+
+SHELL := /bin/bash

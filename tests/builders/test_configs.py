@@ -1,0 +1,127 @@
+"""Generated configs: one golden file per kind, and rules that hold for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritium_builders.bundle_schema import BundleManifest
+from tritium_builders.configs import (
+    alias_ensemble,
+    component_config,
+    component_graphs,
+    engine_spec,
+    release_ensemble,
+    to_pbtxt,
+)
+from tritium_client import contract
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def manifest(**changes: object) -> BundleManifest:
+    fields = {
+        "app": "demo",
+        "labels": ["cat", "dog"],
+        "entry_points": [["text", "image"], ["text"], ["image"]],
+        "text": {"max_length": 64},
+        "image": {"size": 224},
+        "text_encoder": {"architecture": "onnx", "features": "pooled", "shape": [384]},
+        "image_encoder": {"architecture": "onnx", "features": "pooled", "shape": [1280]},
+        "fusion_head": {"architecture": "onnx", "strategy": "concat"},
+        "files": {},
+        **changes,
+    }
+    return BundleManifest.model_validate(fields)
+
+
+SEQUENCE = manifest(
+    text_encoder={"architecture": "onnx", "features": "sequence", "shape": [-1, 48]},
+    image_encoder={"architecture": "onnx", "features": "sequence", "shape": [49, 128]},
+    fusion_head={"architecture": "onnx", "strategy": "attention", "takes_mask": True},
+)
+COMPONENTS = {role: f"demo_{role}_0123456789ab" for role in component_graphs(manifest())}
+
+
+def named(config: pb.ModelConfig, name: str) -> pb.ModelConfig:
+    config.name = name
+    return config
+
+
+def configs() -> dict[str, pb.ModelConfig]:
+    """One config of every kind."""
+    found = {}
+    for prefix, source in (("pooled", manifest()), ("sequence", SEQUENCE)):
+        for role, graph in component_graphs(source).items():
+            if role == "text_tokenizer":
+                spec = source.text.servable_spec()
+            elif role == "image_decoder":
+                spec = source.image.servable_spec()
+            else:
+                spec = engine_spec(graph, "openvino", "model.xml")
+            config = component_config(graph, spec)
+            found[f"{prefix}_{role}"] = named(config, COMPONENTS[role])
+    for given in (["text", "image"], ["text"], ["image"]):
+        suffix = "_".join(given)
+        arguments = ("openvino", "fp32")
+        found[f"release_{suffix}"] = release_ensemble(manifest(), 3, given, COMPONENTS, *arguments)  # type: ignore[arg-type]
+        found[f"alias_{suffix}"] = alias_ensemble(manifest(), 3, given, *arguments)  # type: ignore[arg-type]
+    found["release_sequence"] = release_ensemble(
+        SEQUENCE, 3, ["text", "image"], COMPONENTS, "onnxruntime", "fp32"
+    )
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(configs()))
+def test_config_equals_its_golden_file(name: str) -> None:
+    """Write the files anew with TRITIUM_UPDATE_GOLDEN=1, and read the difference."""
+    path = GOLDEN / f"{name}.pbtxt"
+    text = to_pbtxt(configs()[name])
+    if os.environ.get("TRITIUM_UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_there_is_no_golden_file_without_a_config() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.pbtxt")} == set(configs())
+
+
+@pytest.mark.parametrize("name", sorted(configs()))
+def test_config_parses_back(name: str) -> None:
+    config = configs()[name]
+    assert text_format.Parse(to_pbtxt(config), pb.ModelConfig()) == config
+
+
+@pytest.mark.parametrize("given", ["text_image", "text", "image"])
+def test_tensors_agree_across_steps(given: str) -> None:
+    ensemble = configs()[f"release_{given}"]
+    known = {tensor.name: tensor.data_type for tensor in ensemble.input}
+    by_model = {config.name: config for key, config in configs().items() if "pooled" in key}
+    for step in ensemble.ensemble_scheduling.step:
+        model = by_model[step.model_name]
+        assert set(step.input_map) == {tensor.name for tensor in model.input}
+        for tensor in model.input:
+            assert known[step.input_map[tensor.name]] == tensor.data_type
+        known.update({step.output_map[t.name]: t.data_type for t in model.output})
+        assert step.model_version == 1
+    assert contract.PROBABILITIES in known
+
+
+@pytest.mark.parametrize(("given", "other"), [("text", "image"), ("image", "text")])
+def test_an_absent_modalitys_encoder_is_not_in_the_graph(given: str, other: str) -> None:
+    steps = configs()[f"release_{given}"].ensemble_scheduling.step
+    assert not [step for step in steps if f"{other}_" in step.model_name]
+
+
+def test_an_entry_point_says_what_clients_need() -> None:
+    parameters = configs()["alias_text"].parameters
+    assert json.loads(parameters[contract.PARAM_LABELS].string_value) == ["cat", "dog"]
+    assert parameters[contract.PARAM_RELEASE].string_value == "3"
+    assert parameters[contract.PARAM_MODALITIES].string_value == "text"
+    assert parameters[contract.PARAM_WIRE_VERSION].string_value == contract.WIRE_VERSION
+    assert list(configs()["alias_text"].version_policy.specific.versions) == [3]

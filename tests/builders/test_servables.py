@@ -1,0 +1,319 @@
+"""The servables' own code, without Triton: the same functions that training uses."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.support import models
+from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
+from tritium_builders import ImagePreprocessing, TextPreprocessing, servables
+from tritium_builders.servables import engine, image_decoder, text_tokenizer
+from tritium_client import contract
+
+STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
+CROP = ImagePreprocessing(size=24, resize="shortest_edge", shortest_edge=32).servable_spec()
+TEXT = TextPreprocessing(max_length=12).servable_spec()
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    models.tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def expected(image: Image.Image) -> Any:
+    return np.asarray(image.convert("RGB").resize((30, 20), Image.Resampling.BICUBIC))
+
+
+class TestImageDecoder:
+    def test_stretch_equals_pillows_resize(self) -> None:
+        decoded = image_decoder.decode(png(), STRETCH)
+        assert decoded.dtype == np.uint8
+        assert decoded.shape == (20, 30, 3)
+        np.testing.assert_array_equal(decoded, expected(Image.fromarray(noise())))
+
+    def test_shortest_edge_resizes_and_crops_the_centre(self) -> None:
+        resized = Image.fromarray(noise(90, 60)).resize((48, 32), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(
+            image_decoder.decode(png(90, 60), CROP), np.asarray(resized.crop((12, 4, 36, 28)))
+        )
+
+    @pytest.mark.parametrize(
+        ("orientation", "turn"),
+        [
+            (1, None),
+            (2, Image.Transpose.FLIP_LEFT_RIGHT),
+            (3, Image.Transpose.ROTATE_180),
+            (4, Image.Transpose.FLIP_TOP_BOTTOM),
+            (5, Image.Transpose.TRANSPOSE),
+            (6, Image.Transpose.ROTATE_270),
+            (7, Image.Transpose.TRANSVERSE),
+            (8, Image.Transpose.ROTATE_90),
+        ],
+    )
+    def test_exif_orientation_is_applied(
+        self, orientation: int, turn: Image.Transpose | None
+    ) -> None:
+        """Source: CIPA DC-008 (EXIF 2.32), tag 0x0112."""
+        picture = Image.open(io.BytesIO(jpeg()))
+        upright = picture if turn is None else picture.transpose(turn)
+        decoded = image_decoder.decode(jpeg(orientation=orientation), STRETCH)
+        np.testing.assert_array_equal(decoded, expected(upright))
+
+    def test_transparency_is_laid_over_white(self) -> None:
+        clear = Image.new("RGBA", (30, 20), (255, 0, 0, 0))
+        assert (image_decoder.decode(encode(clear, "PNG"), STRETCH) == 255).all()
+        half = Image.new("RGBA", (30, 20), (255, 0, 0, 128))
+        red, green, blue = image_decoder.decode(encode(half, "PNG"), STRETCH)[0, 0]
+        assert (red, green, blue) == (255, 127, 127)
+
+    def test_a_transparent_palette_and_grey_with_alpha_are_laid_over_white(self) -> None:
+        palette = Image.new("P", (30, 20), 0)
+        palette.putpalette([0, 0, 255] * 256)
+        clear = encode(palette, "PNG", transparency=0)
+        assert (image_decoder.decode(clear, STRETCH) == 255).all()
+        grey = encode(Image.new("LA", (30, 20), (0, 0)), "PNG")
+        assert (image_decoder.decode(grey, STRETCH) == 255).all()
+
+    def test_sixteen_bits_keep_the_high_byte(self) -> None:
+        levels = np.linspace(0, 65535, 30 * 20).reshape(20, 30).astype(np.uint16)
+        decoded = image_decoder.decode(encode(Image.fromarray(levels), "PNG"), STRETCH)
+        np.testing.assert_array_equal(decoded[..., 0], levels >> 8)
+
+    def test_cmyk_and_grey_become_rgb(self) -> None:
+        picture = Image.fromarray(noise())
+        for mode in ("CMYK", "L"):
+            converted = picture.convert(mode)
+            data = encode(converted, "JPEG", quality=95)
+            assert image_decoder.decode(data, STRETCH).shape == (20, 30, 3)
+
+    def test_the_first_frame_of_an_animation_is_taken(self) -> None:
+        frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+        data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        assert image_decoder.decode(data, STRETCH)[0, 0].tolist() == [255, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", r"the image is empty \(0 bytes\)"),
+            (b"hello, I am a text", "not a picture in a format that is accepted"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a format"),
+            (png()[:-40], "the PNG data is damaged or truncated"),
+            (jpeg()[:-300], "the JPEG data is damaged or truncated"),
+            (huge_png_header(30_000, 20_000), "600000000 pixels; at most 64000000 are accepted"),
+            (huge_png_header(5_000, 5_000), "the PNG data is damaged or truncated"),
+            (b"x" * (contract.MAX_IMAGE_BYTES + 1), "at most 20971520 are accepted"),
+        ],
+    )
+    def test_what_is_refused_says_why(self, data: bytes, reason: str) -> None:
+        with pytest.raises(ValueError, match=reason):
+            image_decoder.decode(data, STRETCH)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+    def test_extreme_shapes_are_answered(self, size: tuple[int, int]) -> None:
+        assert image_decoder.decode(png(*size), STRETCH).shape == (20, 30, 3)
+
+    def test_a_line_is_too_elongated_to_be_cropped(self) -> None:
+        elongated = encode(Image.new("RGB", (1, 65_000)), "PNG")
+        with pytest.raises(ValueError, match="too elongated"):
+            image_decoder.decode(elongated, CROP)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.binary(max_size=200), st.sampled_from([b"", png()[:60], jpeg()[:200]]))
+    def test_any_bytes_are_answered_or_refused(self, data: bytes, head: bytes) -> None:
+        with contextlib.suppress(ValueError):  # any other exception would fail its neighbours
+            assert image_decoder.decode(head + data, STRETCH).shape == (20, 30, 3)
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
+    def test_a_broken_exif_block_is_no_reason_to_refuse(self) -> None:
+        exif = b"Exif\0\0" + b"II*\0\x08\0\0\0\xff\xff" + b"garbage"
+        data = encode(Image.fromarray(noise()), "JPEG", exif=exif)
+        assert image_decoder.decode(data, STRETCH).shape == (20, 30, 3)
+
+    def test_one_bad_request_leaves_its_neighbours_alone(self) -> None:
+        decoder = image_decoder.ImageDecoder(Path(), STRETCH)
+        requests = [{"image": np.array([[data]], object)} for data in (png(), b"bad", png(seed=2))]
+        first, bad, last = decoder(requests)
+        assert isinstance(first, dict)
+        assert isinstance(last, dict)
+        assert isinstance(bad, image_decoder.InvalidInputError)
+        np.testing.assert_array_equal(last["pixels"][0], image_decoder.decode(png(seed=2), STRETCH))
+
+
+class TestTextTokenizer:
+    @pytest.fixture
+    def tokenize(self, tokenizer_folder: Path) -> text_tokenizer.TextTokenizer:
+        return text_tokenizer.TextTokenizer(tokenizer_folder, TEXT)
+
+    def test_ids_equal_hugging_faces(self, tokenize: text_tokenizer.TextTokenizer) -> None:
+        from transformers import BertTokenizer
+
+        theirs = BertTokenizer(tokenizer_object=models.tokenizer())
+        texts = ["red apple", "café naïve", "x" * 3, "the quick brown fox " * 5]
+        for text in texts:
+            (ours,) = tokenize([{"text": np.array([[text.encode()]], object)}])
+            assert isinstance(ours, dict)
+            ids = theirs(text, truncation=True, max_length=12)["input_ids"]
+            assert ours["input_ids"][0].tolist() == ids
+            assert ours["attention_mask"].tolist() == [[1] * len(ids)]
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_a_request_of_several_texts_is_padded(self, tokenizer_folder: Path, side: str) -> None:
+        spec = {**TEXT, "padding_side": side, "pad_id": 7}
+        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, spec)
+        (answer,) = tokenize([{"text": np.array([[b"red apple"], [b"apple"]], object)}])
+        assert isinstance(answer, dict)
+        ids, mask = answer["input_ids"][1], answer["attention_mask"][1]
+        padding = 0 if side == "left" else -1
+        assert (ids[padding], mask[padding]) == (7, 0)
+        assert mask.sum() == 3
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            (b"", "the text is empty"),
+            (b"  \n\t ", "the text is empty"),
+            (b"abc\xff", "not valid UTF-8 at byte 3"),
+            (b"a" * 1_000_000, "1000000 bytes; at most 65536 are accepted"),
+        ],
+    )
+    def test_what_is_refused_says_why(
+        self, tokenize: text_tokenizer.TextTokenizer, text: bytes, reason: str
+    ) -> None:
+        (answer,) = tokenize([{"text": np.array([[text]], object)}])
+        assert isinstance(answer, text_tokenizer.InvalidInputError)
+        assert reason in str(answer)
+
+    def test_a_null_byte_is_dropped_as_the_tokenizer_does(
+        self, tokenize: text_tokenizer.TextTokenizer
+    ) -> None:
+        with_null, without = tokenize(
+            [{"text": np.array([[text]], object)} for text in (b"red\0 apple", b"red apple")]
+        )
+        assert isinstance(with_null, dict)
+        assert isinstance(without, dict)
+        np.testing.assert_array_equal(with_null["input_ids"], without["input_ids"])
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(max_size=80))
+    def test_any_text_is_answered_or_refused(self, tokenizer_folder: Path, text: str) -> None:
+        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, TEXT)
+        data = text.encode("utf-8", "surrogatepass")
+        (answer,) = tokenize([{"text": np.array([[data]], object)}])
+        if isinstance(answer, dict):
+            assert 2 <= answer["input_ids"].shape[1] <= 12
+
+
+class TestPacking:
+    @settings(deadline=None)
+    @given(
+        st.lists(st.integers(1, 128), max_size=80),
+        st.integers(1, 32),
+        st.floats(0, 0.9),
+    )
+    def test_every_row_comes_once_within_the_limits(
+        self, lengths: list[int], max_batch: int, waste: float
+    ) -> None:
+        rows = [engine.Row(index, 0, length) for index, length in enumerate(lengths)]
+        groups = list(engine.pack(rows, max_batch, waste))
+        assert sorted(row.request for group in groups for row in group) == list(range(len(rows)))
+        for group in groups:
+            assert len(group) <= max_batch
+            assert [row.length for row in group] == sorted(row.length for row in group)
+            padded = group[-1].length * len(group)
+            assert padded - sum(row.length for row in group) <= waste * padded + 1e-9
+
+    def test_equal_lengths_are_one_group(self) -> None:
+        rows = [engine.Row(index, 0, 9) for index in range(8)]
+        assert len(list(engine.pack(rows, 32, 0.0))) == 1
+
+
+class _Doubling:
+    """A runtime whose answer shows what it was given."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self.shapes.append(inputs["input_ids"].shape)
+        if (inputs["input_ids"] == 666).any():
+            raise RuntimeError("boom")
+        return {"sequence": inputs["input_ids"] * 2, "sum": inputs["input_ids"].sum(1)}
+
+
+@contextlib.contextmanager
+def engine_over(runtime: _Doubling) -> Iterator[engine.Engine]:
+    spec = {
+        "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0,
+        "max_batch": 4, "waste": 0.25,
+        "inputs": [{"name": "input_ids", "ragged": True, "pad": 0}],
+        "outputs": [{"name": "sequence", "ragged": True}, {"name": "sum", "ragged": False}],
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(engine.RUNTIMES, "test", lambda file, spec: runtime)
+        yield engine.Engine(Path(), spec)
+
+
+class TestEngine:
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=12))
+    def test_answers_go_back_to_their_requests(self, shapes: list[tuple[int, int]]) -> None:
+        random = np.random.default_rng(0)
+        requests = [{"input_ids": random.integers(1, 99, shape)} for shape in shapes]
+        with engine_over(_Doubling()) as run:
+            answers = run(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            assert isinstance(answer, dict)
+            np.testing.assert_array_equal(answer["sequence"], request["input_ids"] * 2)
+            np.testing.assert_array_equal(answer["sum"], request["input_ids"].sum(1))
+
+    def test_similar_lengths_share_a_batch_and_different_ones_do_not(self) -> None:
+        runtime = _Doubling()
+        lengths = (5, 20, 5, 6, 19)
+        with engine_over(runtime) as run:
+            run([{"input_ids": np.ones((1, length), np.int64)} for length in lengths])
+        assert sorted(runtime.shapes) == [(2, 20), (3, 6)]
+
+    def test_a_failing_batch_does_not_take_the_others_along(self) -> None:
+        with engine_over(_Doubling()) as run:
+            bad, good = run(
+                [{"input_ids": np.full((1, 3), 666)}, {"input_ids": np.ones((1, 20), np.int64)}]
+            )
+        assert isinstance(bad, RuntimeError)
+        assert isinstance(good, dict)
+
+
+def test_servables_write_errors_in_the_contracts_format() -> None:
+    for module in (image_decoder, text_tokenizer):
+        error = module.InvalidInputError(3, "no: reason")
+        wire = contract.WireError(module.STAGE, 3, "no: reason")
+        assert str(error) == contract.format_error(wire)
+        assert contract.parse_error(f"in ensemble 'a', {error}") == wire
+
+
+def test_tritons_side_is_the_same_in_every_servable() -> None:
+    """The files are self-contained, so they repeat it; the copies must not drift apart."""
+    bodies = []
+    for module in (image_decoder, text_tokenizer):
+        assert module.__file__ is not None
+        tree = ast.parse(Path(module.__file__).read_text())
+        (body,) = [
+            node for node in tree.body
+            if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"
+        ]  # fmt: skip
+        source = ast.unparse(body)
+        bodies.append(source.replace("ImageDecoder", "_").replace("TextTokenizer", "_"))
+    assert bodies[0] == bodies[1]
+    assert servables.__doc__

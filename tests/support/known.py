@@ -1,0 +1,41 @@
+"""A bundle of architectures that Tritium knows, with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
+
+from tests.support.models import IMAGES, LABELS, examples, tokenizer
+from tritium_builders import Bundle, TextPreprocessing
+from tritium_builders.models import ConcatFusion, HuggingFaceImageEncoder, HuggingFaceTextEncoder
+
+
+def known_bundle(path: Path, app: str = "known", seed: int = 3, **changes: Any) -> Bundle:
+    """Write a bundle whose components are kept as architecture and safetensors."""
+    torch.manual_seed(seed)
+    bert = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    head = ConcatFusion(
+        text_features=32, image_features=16, labels=len(LABELS), width=16, hidden=16
+    )
+    with torch.no_grad():  # answers that differ from item to item
+        for parameter in head.classifier.parameters():
+            parameter.mul_(4)
+    arguments = {
+        "text_encoder": HuggingFaceTextEncoder(BertModel(bert), "mean").eval(),
+        "tokenizer": tokenizer(),
+        "text_preprocessing": TextPreprocessing(max_length=48),
+        "image_encoder": HuggingFaceImageEncoder(ResNetModel(resnet), "pooled").eval(),
+        "image_preprocessing": IMAGES,
+        "fusion_head": head.eval(),
+        "labels": LABELS,
+        "examples": examples(),
+        "fusion": "concat",
+        **changes,
+    }
+    return Bundle.from_modules(app=app, path=path, **arguments)

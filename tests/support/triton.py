@@ -1,0 +1,166 @@
+"""Start the real tritonserver on a hand-made repository, for tests that need nothing else.
+
+Small on purpose: `tritium_deploy` is what users serve with; this keeps the client's tests
+independent of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    """A running server; every model of its repository is loaded, model control is explicit."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    """host:port of gRPC."""
+    repository: Path
+    log: Path
+
+    def load(self, model: str) -> None:
+        """Load a model, or load it again after its files changed."""
+        from tritonclient.grpc import service_pb2
+
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        self._control("RepositoryModelLoad", request)
+
+    def unload(self, model: str) -> None:
+        """Unload a model; returns when the server no longer offers it."""
+        from tritonclient.grpc import service_pb2
+
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        self._control("RepositoryModelUnload", request)
+        ready = service_pb2.ModelReadyRequest(name=model)
+        while self._control("ModelReady", ready).ready:
+            time.sleep(0.02)
+
+    def stub_pids(self, model: str) -> list[int]:
+        """The processes that run a Python model."""
+        import psutil
+
+        pids = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile; a zombie counts as ended
+                if f"{model}_0_0" in child.cmdline():
+                    pids.append(child.pid)
+        return pids
+
+    def _control(self, method: str, request: Any) -> Any:
+        import grpc
+        from tritonclient.grpc import service_pb2_grpc
+
+        with grpc.insecure_channel(self.url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            return getattr(stub, method)(request, timeout=START_TIMEOUT_S)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def triton_server(repository: Path, *, port: int | None = None) -> Iterator[TritonServer]:
+    """Serve `repository` until the block ends; always stopped, /dev/shm left clean."""
+    port, prefix = port or free_port(), f"tritium-test-{uuid.uuid4().hex[:8]}-"
+    with tempfile.TemporaryDirectory(prefix="tritium-triton-") as scratch:
+        log = Path(scratch) / "triton.log"
+        command, environment = _launch(repository, Path(scratch), port, prefix)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            _wait_until_ready(process, port, log)
+            yield TritonServer(process, f"127.0.0.1:{port}", repository, log)
+        finally:
+            _stop(process)
+            for region in Path("/dev/shm").glob(f"{prefix}*"):
+                region.unlink(missing_ok=True)
+
+
+def _launch(
+    repository: Path, scratch: Path, port: int, prefix: str
+) -> tuple[list[str], dict[str, str]]:
+    spec = find_spec("pytriton")
+    assert spec is not None, "pip install 'tritium[serve]'"
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    triton = package / "tritonserver"
+    backends = scratch / "backends"
+    shutil.copytree(triton / "backends", backends)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = triton / "python_backend_stubs" / python / "triton_python_backend_stub"
+    shutil.copy2(stub, backends / "python")
+    libraries = [sysconfig.get_config_var("LIBDIR"), str(package.parent / "nvidia_pytriton.libs")]
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": ":".join(libraries),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = [
+        *("setpriv", "--pdeathsig", "TERM"),  # a test run that is killed leaves no server behind
+        str(triton / "bin" / "tritonserver"),
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        f"--cache-directory={triton / 'caches'}",
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        "--exit-timeout-secs=5",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={port}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+    ]
+    return command, environment
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=1).ready:
+                    return
+            except grpc.RpcError:
+                time.sleep(0.1)
+    raise AssertionError(f"tritonserver did not start:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    with suppress(ProcessLookupError):  # Python stubs that outlived their server
+        os.killpg(process.pid, signal.SIGKILL)
