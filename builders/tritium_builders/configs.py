@@ -9,8 +9,8 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/user_gu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf import text_format
@@ -45,6 +45,8 @@ class TensorSpec:
     ragged: bool = False
     """Its first axis is the text's length, which differs from request to request."""
     pad: int = 0
+    optional: bool = False
+    """As an input: the component works without it, and then lacks the output of that name."""
 
     @property
     def data_type(self) -> int:
@@ -80,7 +82,11 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
     graphs = [
         ComponentGraph("text_tokenizer", (text,), (ids, mask)),
-        ComponentGraph("image_decoder", (image,), (pixels,)),
+        ComponentGraph(
+            "image_decoder",
+            (image, replace(ids, optional=True), replace(mask, optional=True)),
+            (pixels, ids, mask),
+        ),
         ComponentGraph("text_encoder", (ids, mask), (text_features,)),
         ComponentGraph("image_encoder", (pixels,), (image_features,)),
     ]
@@ -124,6 +130,7 @@ def component_config(graph: ComponentGraph, spec: Mapping[str, Any]) -> pb.Model
                 data_type=tensor.data_type,
                 dims=tensor.dims,
                 allow_ragged_batch=tensor.ragged,
+                optional=tensor.optional,
             )
         )
     for tensor in graph.outputs:
@@ -163,10 +170,31 @@ def release_ensemble(
         roles += ["image_decoder", "image_encoder"]
     config = _entry_point(manifest, number, given, target, precision)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
-    for role in [*roles, head_role(given)]:
-        graph = graphs[role]
-        config.ensemble_scheduling.step.append(_step(components[role], graph.inputs, graph.outputs))
+    steps = [_step(components[role], graphs[role], given) for role in [*roles, head_role(given)]]
+    config.ensemble_scheduling.step.extend(steps)
     return config
+
+
+def _step(model: str, graph: ComponentGraph, given: Sequence[Modality]) -> pb.ModelEnsembling.Step:
+    """Join a component to the others by the names of its tensors.
+
+    With both modalities the tokens take a way through the image decoder, under another name up
+    to there: encoders start when both readers have taken their inputs, so that no stage that may
+    refuse an input ever has another in flight beside it. This Triton can freeze otherwise
+    (docs/decisions/readers-come-one-after-the-other.md).
+    """
+    both = len(given) == len(contract.MODALITIES)
+    left_out = set() if both else {tensor.name for tensor in graph.inputs if tensor.optional}
+    step = pb.ModelEnsembling.Step(model_name=model, model_version=1)
+    for tensor in graph.inputs:
+        if tensor.name not in left_out:
+            unread = both and tensor.optional
+            step.input_map[tensor.name] = f"unread_{tensor.name}" if unread else tensor.name
+    for tensor in graph.outputs:
+        if tensor.name not in left_out:
+            unread = both and graph.role == "text_tokenizer"
+            step.output_map[tensor.name] = f"unread_{tensor.name}" if unread else tensor.name
+    return step
 
 
 def alias_ensemble(
@@ -181,9 +209,10 @@ def alias_ensemble(
     config.name = contract.entry_point(manifest.app, "classify", tuple(given))
     config.version_policy.specific.versions.append(number)
     release = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
-    config.ensemble_scheduling.step.append(
-        _step(release, _entry_inputs(given), [TensorSpec(contract.PROBABILITIES, (-1,))])
-    )
+    step = config.ensemble_scheduling.step.add(model_name=release, model_version=1)
+    for tensor in config.input:
+        step.input_map[tensor.name] = tensor.name
+    step.output_map[contract.PROBABILITIES] = contract.PROBABILITIES
     return config
 
 
@@ -220,17 +249,6 @@ def _entry_point(
 def _entry_inputs(given: Sequence[Modality]) -> list[TensorSpec]:
     names = {"text": contract.TEXT, "image": contract.IMAGE}
     return [TensorSpec(names[modality], (1,)) for modality in given]
-
-
-def _step(
-    model: str, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
-) -> pb.ModelEnsembling.Step:
-    step = pb.ModelEnsembling.Step(model_name=model, model_version=1)
-    for tensor in inputs:
-        step.input_map[tensor.name] = tensor.name
-    for tensor in outputs:
-        step.output_map[tensor.name] = tensor.name
-    return step
 
 
 def _output(tensor: TensorSpec) -> pb.ModelOutput:

@@ -134,10 +134,12 @@ class ImageDecoder:
         """Answer every request on its own.
 
         Args:
-            requests: Each with `image`, BYTES [N, 1].
+            requests: Each with `image`, BYTES [N, 1]. Tokens may come along (`input_ids` and
+                `attention_mask`, INT64 [N, tokens]); they are handed on as they are.
 
         Returns:
-            For each request `pixels`, UINT8 [N, height, width, 3], or why it was refused.
+            For each request `pixels`, UINT8 [N, height, width, 3], and the tokens, or why it was
+            refused.
         """
         if len(requests) == 1:
             return [self._answer(requests[0])]
@@ -150,7 +152,8 @@ class ImageDecoder:
                 pixels.append(decode(data, self._spec))
             except ValueError as error:
                 return InvalidInputError(item, str(error))
-        return {"pixels": np.stack(pixels)}
+        handed_on = {name: value for name, value in request.items() if name != "image"}
+        return {"pixels": np.stack(pixels), **handed_on}
 
 
 class TritonPythonModel:

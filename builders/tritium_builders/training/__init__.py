@@ -1,0 +1,26 @@
+"""From a recipe to a bundle: encoders stay frozen, a fusion head is trained on their features.
+
+    recipe.py -> folds.prepare (data, encoders, features.py) -> folds.train_fold (splits.py)
+              -> report.py -> run.train writes the bundle
+
+Names are imported when they are used: the command line shows its help without PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tritium_builders.training.recipe import Recipe, load_recipe
+    from tritium_builders.training.run import train
+
+__all__ = ["Recipe", "load_recipe", "train"]
+
+_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "train": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

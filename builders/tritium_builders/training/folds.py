@@ -1,0 +1,231 @@
+"""Training of a fusion head on frozen encoders' features."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tritium_builders.data import Dataset, load_openmoji
+from tritium_builders.models import (
+    ConcatFusion,
+    CrossAttentionFusion,
+    FusionHead,
+    LoadedImageEncoder,
+    LoadedTextEncoder,
+    SequenceCrossAttentionFusion,
+    SingleModalityHead,
+    load_image_encoder,
+    load_text_encoder,
+)
+from tritium_builders.samples import modalities_key
+from tritium_builders.training.features import Features, compute_features
+from tritium_builders.training.recipe import OptimiserTable, Recipe
+from tritium_builders.training.splits import Split, split_dataset
+from tritium_client.contract import Modality
+
+ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+HeadKind = Literal["fusion", "text", "image"]
+"""The recipe's fusion head, or a perceptron over one modality for comparison."""
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training a head needs, and that does not depend on fold or seed."""
+
+    recipe: Recipe
+    dataset: Dataset
+    text: LoadedTextEncoder
+    image: LoadedImageEncoder
+    features: Features
+    _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
+    """Kept, because one split takes as long as half a training."""
+
+    def split(self, fold: int) -> Split:
+        """The three sides of one fold."""
+        if fold not in self._splits:
+            table = self.recipe.split
+            self._splits[fold] = split_dataset(
+                self.dataset,
+                fold=fold,
+                folds=table.folds,
+                validation_folds=table.validation_folds,
+                seed=table.seed,
+            )
+        return self._splits[fold]
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A trained head, and what it says about the items that it never saw."""
+
+    fold: int
+    seed: int
+    head: FusionHead
+    epochs: int
+    """Epochs until the validation loss was lowest."""
+    held_out: tuple[int, ...]
+    """Indices into the data set."""
+    probabilities: Mapping[str, npt.NDArray[np.float32]]
+    """FP32 [held-out items, labels] by `modalities_key`."""
+
+    def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
+        """Share of the held-out items whose most probable label is right, 0 to 1."""
+        targets = np.asarray(dataset.targets)[list(self.held_out)]
+        return float(np.mean(self.probabilities[key].argmax(-1) == targets))
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Load data and encoders and compute the features, or read them from the cache.
+
+    Raises:
+        RecipeError: when something that the recipe names cannot be used.
+        MissingExtraError: when a package is not installed.
+    """
+    dataset = load_openmoji()  # the one source that recipes know so far
+    text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
+    image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
+    return Prepared(recipe, dataset, text, image, compute_features(dataset, text, image))
+
+
+def train_fold(
+    prepared: Prepared, *, fold: int, seed: int, kind: HeadKind = "fusion"
+) -> TrainedFold:
+    """Train one head and let it answer the held-out items.
+
+    The same arguments give the same weights on the same machine.
+
+    Args:
+        prepared: From `prepare`.
+        fold: The fold that is held out, from 0.
+        seed: Of initial weights, batches, dropout and modality dropout.
+        kind: Which head.
+    """
+    split = prepared.split(fold)
+    targets = torch.tensor(prepared.dataset.targets)
+    with _reproducible(seed):
+        head = _make_head(prepared, kind)
+        absent_loss = prepared.recipe.fusion.absent_loss if kind == "fusion" else 0.0
+        epochs = _fit(
+            head, prepared.features, targets, split, prepared.recipe.optimiser, absent_loss
+        )
+        held_out = prepared.features.select(torch.from_numpy(split.held_out))
+        with torch.inference_mode():
+            probabilities = {
+                modalities_key(given): _logits(head, held_out, given).softmax(-1).numpy()
+                for given in ENTRY_POINTS
+                if kind == "fusion" or given == (kind,)
+            }
+    return TrainedFold(fold, seed, head, epochs, tuple(split.held_out.tolist()), probabilities)
+
+
+def _make_head(prepared: Prepared, kind: HeadKind) -> FusionHead:
+    table = prepared.recipe.fusion
+    text_features = prepared.features.text.shape[-1]
+    image_features = prepared.features.image.shape[-1]
+    labels = len(prepared.dataset.labels)
+    if kind != "fusion":
+        return SingleModalityHead(
+            text_features=text_features if kind == "text" else 0,
+            image_features=image_features if kind == "image" else 0,
+            labels=labels,
+            dropout=table.dropout,
+        )
+    sizes = {
+        "text_features": text_features,
+        "image_features": image_features,
+        "labels": labels,
+        "width": table.width,
+        "hidden": table.hidden,
+    }
+    dropout, modality_dropout = table.dropout, table.modality_dropout
+    match table.strategy:
+        case "concat":
+            return ConcatFusion(**sizes, dropout=dropout, modality_dropout=modality_dropout)
+        case "cross_attention":
+            return CrossAttentionFusion(
+                **sizes, heads=table.heads, dropout=dropout, modality_dropout=modality_dropout
+            )
+        case "sequence_cross_attention":
+            return SequenceCrossAttentionFusion(
+                **sizes, heads=table.heads, dropout=dropout, modality_dropout=modality_dropout
+            )
+
+
+def _fit(
+    head: FusionHead,
+    features: Features,
+    targets: Tensor,
+    split: Split,
+    table: OptimiserTable,
+    absent_loss: float,
+) -> int:
+    """Train until the validation loss has not fallen for `patience` epochs; keep the best."""
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay, fused=True
+    )
+    loss_of = nn.CrossEntropyLoss(label_smoothing=table.label_smoothing)
+    train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
+    watched = features.select(validation)
+    best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
+    for epoch in range(1, table.max_epochs + 1):
+        head.train()
+        for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
+            optimiser.zero_grad()
+            own = features.select(batch)
+            loss = loss_of(_logits(head, own), targets[batch])
+            if absent_loss > 0:
+                for given in ENTRY_POINTS[1:]:
+                    loss = loss + absent_loss * loss_of(_logits(head, own, given), targets[batch])
+            loss.backward()
+            optimiser.step()
+        validation_loss = _validation_loss(head, watched, targets[validation])
+        if validation_loss < best_loss:
+            best_loss, best_epoch = validation_loss, epoch
+            best_weights = copy.deepcopy(head.state_dict())
+        elif epoch - best_epoch >= table.patience:
+            break
+    head.load_state_dict(best_weights)
+    head.eval()
+    return best_epoch
+
+
+@torch.inference_mode()
+def _validation_loss(head: FusionHead, features: Features, targets: Tensor) -> float:
+    head.eval()
+    return float(nn.functional.cross_entropy(_logits(head, features), targets))
+
+
+def _logits(
+    head: FusionHead, features: Features, given: tuple[Modality, ...] = ("text", "image")
+) -> Tensor:
+    text = features.text if "text" in given else None
+    image = features.image if "image" in given else None
+    if features.text_mask is None:
+        logits: Tensor = head(text, image)
+    else:
+        logits = head(text, image, features.text_mask if "text" in given else None)
+    return logits
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and pin what changes the order of additions; restore everything after."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(threads)

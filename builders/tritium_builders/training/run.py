@@ -1,0 +1,165 @@
+"""`train`: one recipe in, one bundle out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tritium_builders.bundle import MANIFEST, Bundle
+from tritium_builders.bundle_schema import Sources
+from tritium_builders.errors import RecipeError, needs
+from tritium_builders.training.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from tritium_builders.data import Dataset, Item
+    from tritium_builders.training.folds import Prepared, TrainedFold
+    from tritium_builders.training.report import TrainingReport
+
+REPORT = "report.json"
+
+
+def train(
+    recipe_path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None
+) -> Bundle:
+    """Train what a recipe says and write the bundle; the same recipe gives the same bundle.
+
+    The bundle holds the head of the recipe's first seed, the report as `report.json`, golden
+    and calibration samples from the training side, and the held-out fold as validation samples.
+    A bundle that is already there is replaced, at the very end and in one step.
+
+    Args:
+        recipe_path: A recipe file.
+        out: The bundle's folder. Default: what the recipe says, else `bundles/<app>`.
+
+    Raises:
+        RecipeError: when the recipe, or something that it names, cannot be used.
+        MissingExtraError: when a package is not installed.
+        BundleError, ExportError: when the trained modules cannot be served.
+    """
+    recipe = load_recipe(Path(recipe_path))
+    target = Path(out) if out is not None else recipe.bundle_folder
+    _check_target(target)
+    with needs("train"):
+        from tritium_builders.training.folds import prepare
+    prepared = prepare(recipe)
+    shipped, report = train_seeds(prepared)
+    return write_bundle(prepared, shipped, target, report=report)
+
+
+def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
+    """Train fusion and single-modality heads for every seed of the recipe.
+
+    Returns:
+        The first seed's fusion head, and the comparison of all.
+    """
+    from tritium_builders.data.progress import track
+    from tritium_builders.training.folds import HEAD_KINDS, train_fold
+    from tritium_builders.training.report import make_report
+
+    recipe = prepared.recipe
+    runs = [(kind, seed) for kind in HEAD_KINDS for seed in recipe.seeds]
+    done = [
+        train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
+        for kind, seed in track(runs, "Training heads", total=len(runs))
+    ]
+    trained = {
+        kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
+        for kind in HEAD_KINDS
+    }
+    report = make_report(
+        app=recipe.app, dataset=prepared.dataset, folds=recipe.split.folds, trained=trained
+    )
+    return trained["fusion"][0], report
+
+
+def write_bundle(
+    prepared: Prepared,
+    trained: TrainedFold,
+    path: str | os.PathLike[str],
+    *,
+    report: TrainingReport | None = None,
+) -> Bundle:
+    """Write a bundle with one trained fusion head.
+
+    Args:
+        prepared: What the head was trained with.
+        trained: The head; the items that it never saw become the validation samples.
+        path: The folder; a bundle that is already there is replaced.
+        report: Kept in the bundle as `report.json`.
+
+    Raises:
+        RecipeError: when `path` is something else than a bundle.
+        BundleError, ExportError: when the modules cannot be served.
+    """
+    _check_target(Path(path))
+    recipe, dataset = prepared.recipe, prepared.dataset
+    picked = pick_items(
+        dataset,
+        prepared.split(trained.fold).train.tolist(),
+        recipe.samples.golden + recipe.samples.calibration,
+    )
+    return Bundle.from_modules(
+        app=recipe.app,
+        path=path,
+        text_encoder=prepared.text.module,
+        tokenizer=prepared.text.tokenizer_json,
+        text_preprocessing=prepared.text.preprocessing,
+        image_encoder=prepared.image.module,
+        image_preprocessing=prepared.image.preprocessing,
+        fusion_head=trained.head,
+        fusion=recipe.fusion.strategy,
+        labels=dataset.labels,
+        examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
+        calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
+        validation=[dataset.items[index].sample(labelled=True) for index in trained.held_out],
+        sources=_sources(recipe, dataset),
+        extra_files={} if report is None else {REPORT: report.to_json()},
+        overwrite=True,
+    )
+
+
+def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Item]:
+    """Pick items that are as different as possible: all labels in turn, one item a group.
+
+    Args:
+        dataset: The items.
+        indices: Those that may be picked.
+        count: How many; fewer come back where there are fewer groups.
+    """
+    by_label: dict[str, list[Item]] = {label: [] for label in dataset.labels}
+    seen: set[str] = set()
+    for index in indices:
+        item = dataset.items[index]
+        if item.group not in seen:
+            seen.add(item.group)
+            by_label[item.label].append(item)
+    # By content, so that neighbours in the data set (and in Unicode) do not come together.
+    for items in by_label.values():
+        items.sort(key=lambda item: item.sample(labelled=False).content_hash)
+    rounds = max(map(len, by_label.values()))
+    turns = [
+        items[turn] for turn in range(rounds) for items in by_label.values() if turn < len(items)
+    ]
+    return turns[:count]
+
+
+def _check_target(path: Path) -> None:
+    """Refuse before the work, not after it, to put a bundle over something else."""
+    if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
+        raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _sources(recipe: Recipe, dataset: Dataset) -> Sources:
+    encoders = (recipe.text_encoder, recipe.image_encoder)
+    return Sources(
+        weights=", ".join(table.source for table in encoders),
+        weights_licence=", ".join(table.licence for table in encoders),
+        data=dataset.origin,
+        data_licence=dataset.licence,
+    )

@@ -1,0 +1,78 @@
+"""Grouped, stratified folds."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tritium_builders.data.dataset import Dataset
+from tritium_builders.errors import RecipeError, needs
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint sets of indices into a data set; no group is in two of them."""
+
+    train: Indices
+    validation: Indices
+    """Watched by early stopping."""
+    held_out: Indices
+    """Never seen in training; accuracy figures come from here."""
+
+
+def split_dataset(
+    dataset: Dataset, *, fold: int, folds: int, validation_folds: int, seed: int
+) -> Split:
+    """Hold one fold out and carve a validation set from the others.
+
+    Over all values of `fold`, every item is held out exactly once.
+
+    Args:
+        dataset: The items, with labels and groups.
+        fold: Which fold is held out, from 0.
+        folds: How many there are.
+        validation_folds: One n-th of the training side becomes the validation set.
+        seed: Decides which items are in which fold.
+
+    Raises:
+        RecipeError: when a label has too few groups to be in every fold.
+        MissingExtraError: when scikit-learn is not installed.
+    """
+    _check_label_groups(dataset, folds + validation_folds)
+    everything = np.arange(len(dataset.items), dtype=np.int64)
+    training_side, held_out = _hold_out(dataset, everything, fold, folds, seed)
+    train, validation = _hold_out(dataset, training_side, 0, validation_folds, seed)
+    return Split(train, validation, held_out)
+
+
+def _hold_out(
+    dataset: Dataset, indices: Indices, fold: int, folds: int, seed: int
+) -> tuple[Indices, Indices]:
+    with needs("train"):
+        from sklearn.model_selection import StratifiedGroupKFold
+
+    targets = np.asarray(dataset.targets)[indices]
+    groups = np.asarray(dataset.groups)[indices]
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # our own check above is the stricter one
+        rest, taken = list(splitter.split(indices, targets, groups))[fold]
+    return indices[rest], indices[taken]
+
+
+def _check_label_groups(dataset: Dataset, least: int) -> None:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for item in dataset.items:
+        groups[item.label].add(item.group)
+    label, own = min(groups.items(), key=lambda entry: (len(entry[1]), entry[0]))
+    if len(own) < least:
+        raise RecipeError(
+            f"{dataset.name}: label {label!r} has {len(own)} groups of items and needs {least}; "
+            "add items, or lower split.folds and split.validation_folds"
+        )

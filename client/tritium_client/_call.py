@@ -1,0 +1,60 @@
+"""One call: its deadline, its id, and what an error says of it."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from tritium_client._exceptions import DeadlineExceeded, TritiumClientError
+
+
+@dataclass(frozen=True)
+class Call:
+    """Starts when it is made; everything within its `with` block shares its deadline.
+
+    Raises:
+        ValueError: when `timeout_s` is not a positive, finite number.
+    """
+
+    endpoint: str
+    timeout_s: float
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
+            raise ValueError(f"timeout_s must be a positive number of seconds: {self.timeout_s}")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the call started."""
+        return time.monotonic() - self.started
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline, more than 0.
+
+        Raises:
+            DeadlineExceeded: when it has passed.
+        """
+        remaining = self.timeout_s - self.elapsed_s
+        if remaining <= 0:
+            raise DeadlineExceeded(f"no answer from {self.endpoint} within {self.timeout_s:g} s")
+        return remaining
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Note on an error that ends the call which call it was."""
+        if isinstance(exception, TritiumClientError):
+            exception.endpoint = self.endpoint
+            exception.request_id = self.request_id
+            exception.elapsed_s = self.elapsed_s

@@ -1,0 +1,150 @@
+"""Requests and answers as Triton's messages; the only file that knows their layout."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2
+
+from tritium_client import contract
+from tritium_client._exceptions import IncompatibleRelease, ServerError
+from tritium_client._results import Ranked
+from tritium_client.contract import Modality
+
+
+@dataclass(frozen=True)
+class EntryPointConfig:
+    """What an entry point's config says of the release behind it."""
+
+    app: str
+    release: int
+    task: str
+    labels: tuple[str, ...]
+    modalities: tuple[Modality, ...]
+    target: str
+    precision: str
+    wire_version: str
+
+
+def infer_request(
+    entry_point: str, inputs: Mapping[Modality, bytes], *, request_id: str, timeout_s: float
+) -> Any:
+    """Write a request of one item: each modality is BYTES [1, 1].
+
+    Args:
+        entry_point: The Triton model.
+        inputs: Modality -> bytes.
+        request_id: Comes back with the answer, and is what the server logs.
+        timeout_s: Becomes Triton's request parameter `timeout` (microseconds): a request that
+            still waits in a queue by then is not computed.
+    """
+    request = service_pb2.ModelInferRequest(model_name=entry_point, id=request_id)
+    for modality, data in inputs.items():
+        request.inputs.add(name=modality, datatype="BYTES", shape=(1, 1))
+        # An element of BYTES is its length, 4 bytes little-endian, and its content.
+        request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
+    request.outputs.add(name=contract.PROBABILITIES)
+    request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1_000_000))
+    return request
+
+
+def read_release(response: Any) -> int:
+    """The release that computed an answer: the version of the alias ensemble.
+
+    Raises:
+        ServerError: when the answer does not carry a release number.
+    """
+    try:
+        return int(response.model_version)
+    except ValueError as error:
+        raise ServerError(
+            f"{response.model_name!r} answered with version {response.model_version!r}, "
+            "which is no release number"
+        ) from error
+
+
+def read_probabilities(response: Any, labels: int) -> npt.NDArray[np.float32]:
+    """Read the probabilities of one item.
+
+    Returns:
+        FP32 [labels], read-only.
+
+    Raises:
+        ServerError: when they are missing, or not one for each label.
+    """
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.name == contract.PROBABILITIES and output.datatype == "FP32":
+            if len(raw) == 4 * labels:
+                return np.frombuffer(raw, dtype="<f4")
+            raise ServerError(
+                f"{response.model_name!r} answered {len(raw) // 4} probabilities "
+                f"for {labels} labels"
+            )
+    raise ServerError(f"{response.model_name!r} answered without {contract.PROBABILITIES!r}")
+
+
+def rank(
+    labels: tuple[str, ...], probabilities: npt.NDArray[np.float32], top_k: int
+) -> tuple[Ranked, ...]:
+    """The `top_k` most probable labels, most probable first; equal ones in label order."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return tuple(Ranked(labels[index], float(probabilities[index])) for index in order)
+
+
+def read_config(config: Any) -> EntryPointConfig:
+    """Read the parameters of an entry point's config.
+
+    Args:
+        config: A ModelConfig message.
+
+    Raises:
+        IncompatibleRelease: when the release speaks another major version of the contract.
+        ServerError: when a parameter is missing or cannot be read.
+    """
+    values = {key: value.string_value for key, value in config.parameters.items()}
+    try:
+        _check_wire_version(config.name, values[contract.PARAM_WIRE_VERSION])
+        return EntryPointConfig(
+            app=values[contract.PARAM_APP],
+            release=int(values[contract.PARAM_RELEASE]),
+            task=values[contract.PARAM_TASK],
+            labels=_strings(json.loads(values[contract.PARAM_LABELS])),
+            modalities=_modalities(values[contract.PARAM_MODALITIES].split(",")),
+            target=values[contract.PARAM_TARGET],
+            precision=values[contract.PARAM_PRECISION],
+            wire_version=values[contract.PARAM_WIRE_VERSION],
+        )
+    except KeyError as error:
+        raise ServerError(
+            f"{config.name!r} is no entry point of Tritium: its config has no parameter {error}"
+        ) from error
+    except ValueError as error:
+        raise ServerError(f"{config.name!r}: its config cannot be read: {error}") from error
+
+
+def _check_wire_version(model: str, theirs: str) -> None:
+    ours = contract.WIRE_VERSION
+    if theirs.partition(".")[0] == ours.partition(".")[0]:
+        return
+    raise IncompatibleRelease(
+        f"{model!r} speaks version {theirs} of the wire contract, this package {ours}: install "
+        f"the tritium package that speaks {theirs.partition('.')[0]}.x, or build the release again"
+    )
+
+
+def _strings(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{contract.PARAM_LABELS} is not a JSON list of strings")
+    return tuple(values)
+
+
+def _modalities(names: Iterable[str]) -> tuple[Modality, ...]:
+    # A release of a newer minor version may know modalities that this package does not.
+    known = set(names)
+    return tuple(modality for modality in contract.MODALITIES if modality in known)

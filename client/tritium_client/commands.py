@@ -1,0 +1,155 @@
+"""The command line's verbs that talk to a server: `tritium classify` and `tritium status`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tritium_client import AppStatus, Classification, ServerStatus
+
+Url = Annotated[
+    str, typer.Option(metavar="HOST:PORT", envvar="TRITIUM_URL", help="The server's gRPC port.")
+]
+Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds for the whole call.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
+
+BAR_WIDTH = 24
+LABELS_SHOWN = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add `classify` and `status` to the command line."""
+    app.command(
+        epilog="Examples:\n\n"
+        "    tritium classify --app openmoji --text 'red apple' --image apple.png\n\n"
+        "    tritium classify --app openmoji --text 'red apple' --json\n\n"
+        "Exit codes: 0 answered, 1 refused or failed, 2 wrong usage."
+    )(classify)
+    app.command(
+        epilog="Examples:\n\n"
+        "    tritium status\n\n"
+        "    tritium status --app openmoji --json\n\n"
+        "Exit codes: 0 everything asked for is ready, 1 it is not, 2 wrong usage."
+    )(status)
+
+
+def classify(
+    app: Annotated[str, typer.Option(envvar="TRITIUM_APP", help="The app that is to answer.")],
+    text: Annotated[str | None, typer.Option(help="A text.")] = None,
+    image: Annotated[str | None, typer.Option(metavar="FILE", help="A picture's file.")] = None,
+    url: Url = "localhost:8001",
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Classify a text, a picture, or both together."""
+    from tritium_client import Client
+
+    if text is None and image is None:
+        raise typer.BadParameter("give --text, --image, or both")
+    with _usage_errors(), Client(url, app=app) as client:
+        answer = client.classify(text=text, image=image, top_k=top_k, timeout_s=timeout)
+    if as_json:
+        _print_json(_classification_json(answer))
+    else:
+        _print_classification(answer)
+
+
+def status(
+    app: Annotated[str | None, typer.Option(envvar="TRITIUM_APP", help="Only this app.")] = None,
+    url: Url = "localhost:8001",
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Show what a server serves: release, labels, modalities, target."""
+    from tritium_client import Client
+
+    with _usage_errors(), Client(url) as client:
+        server = client.server_status(timeout_s=timeout)
+        names = client.apps(timeout_s=timeout) if app is None else (app,)
+        apps = [client.status(name, timeout_s=timeout) for name in names]
+    if as_json:
+        _print_json(
+            dataclasses.asdict(server) | {"apps": [dataclasses.asdict(item) for item in apps]}
+        )
+    else:
+        _print_status(server, apps)
+    if not (server.ready and all(item.ready for item in apps)):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Arguments that the client finds could never be right are wrong usage: exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _classification_json(answer: Classification) -> dict[str, Any]:
+    ranking = [dataclasses.asdict(ranked) for ranked in answer.ranking]
+    return {
+        "label": answer.label,
+        "probability": answer.probability,
+        "ranking": ranking,
+        "release": answer.release,
+        "request_id": answer.request_id,
+        "latency_s": answer.latency_s,
+    }
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_classification(answer: Classification) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for place, ranked in enumerate(answer.ranking):
+        table.add_row(
+            Text(ranked.label, style="bold" if place == 0 else ""),
+            f"{ranked.probability:.1%}".rjust(6),
+            Text("█" * round(ranked.probability * BAR_WIDTH), style="green"),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"release {answer.release}, {answer.latency_s * 1000:.1f} ms", style="dim")
+
+
+def _print_status(server: ServerStatus, apps: list[AppStatus]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    state = "ready" if server.ready else "live, not ready" if server.live else "not live"
+    console.print(f"{server.endpoint}: Triton {server.version}, {state}", markup=False)
+    for app in apps:
+        table = Table.grid(padding=(0, 2))
+        shown = ", ".join(app.labels[:LABELS_SHOWN])
+        more = ", ..." if len(app.labels) > LABELS_SHOWN else ""
+        rows = {
+            "release": str(app.release),
+            "task": app.task,
+            "answers": " | ".join(" + ".join(modalities) for modalities in app.entry_points),
+            "labels": f"{len(app.labels)} ({shown}{more})",
+            "target": f"{app.target}, {app.precision}",
+            "wire version": app.wire_version,
+        }
+        for name, value in rows.items():
+            table.add_row(Text(f"  {name}", style="dim"), Text(value))
+        console.print()
+        console.print(Text(f"{app.app}: {'ready' if app.ready else 'not ready'}", style="bold"))
+        console.print(table)
+    if not apps:
+        console.print("no app is ready")

@@ -1,0 +1,130 @@
+"""Triton's model control over gRPC; the one place that translates its errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import json_format
+from tritonclient.grpc import InferenceServerClient, model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from tritium_deploy.errors import ControlError
+
+CALL_TIMEOUT_S = 10.0
+HEALS = "tritium.heals"
+"""Parameter of a component's config that only a healed server has: how often it was healed."""
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One model version in Triton's repository index."""
+
+    state: str
+    """READY, LOADING, UNLOADING or UNAVAILABLE; empty where it was never loaded."""
+    reason: str
+    """Why it is unavailable, in Triton's words."""
+
+
+class ModelControl:
+    """Loads and unloads the models of one tritonserver.
+
+    Args:
+        url: Its gRPC address, `host:port`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = InferenceServerClient(url)
+
+    def live(self) -> bool:
+        """Say whether the server answers at all."""
+        with contextlib.suppress(InferenceServerException):
+            return bool(self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
+        return False
+
+    def load(self, model: str, timeout_s: float) -> None:
+        """Load a model and, for an ensemble, every model that it names.
+
+        Raises:
+            ControlError: with Triton's reason, or DEADLINE_EXCEEDED after `timeout_s`.
+        """
+        with _translated(f"load {model}"):
+            self._client.load_model(model, client_timeout=timeout_s)
+
+    def restart(self, model: str, timeout_s: float) -> None:
+        """Start a loaded model's instances again, in place.
+
+        Triton starts a loaded model again only when its files or its config changed. Counting up
+        a parameter of the config in the server's memory does that and leaves the repository,
+        which may be read-only or shared, as it is. Nothing is unloaded: ensembles keep answering,
+        and later loads of ensembles that name the model do not start it again.
+
+        Raises:
+            ControlError: with Triton's reason, or DEADLINE_EXCEEDED after `timeout_s`.
+        """
+        config = self.config(model)
+        heals = int(config.parameters[HEALS].string_value or "0") + 1
+        config.parameters[HEALS].string_value = str(heals)
+        text = json_format.MessageToJson(config, preserving_proto_field_name=True)
+        with _translated(f"restart {model}"):
+            self._client.load_model(model, config=text, client_timeout=timeout_s)
+
+    def unload(self, model: str) -> None:
+        """Refuse new requests for a model; Triton finishes the ones that it has.
+
+        Raises:
+            ControlError: with Triton's reason.
+        """
+        with _translated(f"unload {model}"):
+            self._client.unload_model(model, client_timeout=CALL_TIMEOUT_S)
+
+    def states(self) -> dict[str, list[ModelState]]:
+        """The state of every model in the repository, one entry for each version.
+
+        Raises:
+            ControlError: with Triton's reason.
+        """
+        with _translated("list models"):
+            index = self._client.get_model_repository_index(client_timeout=CALL_TIMEOUT_S)
+        states: dict[str, list[ModelState]] = {}
+        for model in index.models:
+            states.setdefault(model.name, []).append(ModelState(model.state, model.reason))
+        return states
+
+    def is_ready(self, model: str) -> bool:
+        """Say whether Triton believes that a model can answer."""
+        with contextlib.suppress(InferenceServerException):
+            return bool(self._client.is_model_ready(model, client_timeout=CALL_TIMEOUT_S))
+        return False
+
+    def config(self, model: str) -> Any:
+        """The config that a loaded model runs with, a `ModelConfig` protobuf.
+
+        Raises:
+            ControlError: with Triton's reason.
+        """
+        with _translated(f"read the config of {model}"):
+            response = self._client.get_model_config(model, client_timeout=CALL_TIMEOUT_S)
+        config = model_config_pb2.ModelConfig()
+        config.CopyFrom(response.config)
+        return config
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+@contextlib.contextmanager
+def _translated(call: str) -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        code = str(error.status() or "UNKNOWN").removeprefix("StatusCode.")
+        raise ControlError(call, code, one_line(error.message() or "no reason given")) from error
+
+
+def one_line(text: str) -> str:
+    """Put Triton's multi-line reasons, tracebacks included, on one line."""
+    return " ".join(text.replace(" ;", ";").split()).rstrip("; ")

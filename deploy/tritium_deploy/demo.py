@@ -1,0 +1,180 @@
+"""`tritium demo`: from packaged weights to verified answers of a real Triton server.
+
+Trains and builds the demo app where that was not done yet, serves it on free ports, asks it about
+pictures that training never saw, and shows what came back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tritium_builders import Bundle, build
+from tritium_builders.inspect import parity_table
+from tritium_builders.release import Release
+from tritium_builders.samples import Sample
+from tritium_builders.training import REPORT, TrainingReport, train
+from tritium_client import Classification, Client
+from tritium_deploy.ports import Ports
+from tritium_deploy.server import serve
+
+SHOWN = 6
+"""Held-out items in the table."""
+IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the server says about one item, with each set of modalities."""
+
+    sample: Sample
+    both: Classification
+    text: Classification
+    image: Classification
+
+
+def run_demo(recipe: Path, bundle: Path, repository: Path, console: Console) -> None:
+    """Run the whole way of the data once and print what it gave.
+
+    Args:
+        recipe: The demo recipe.
+        bundle: Where its bundle is, or will be written.
+        repository: The Triton model repository.
+        console: Where to print.
+    """
+    steps: dict[str, float] = {}
+    with _step(console, steps, "train"):
+        trained = train(recipe, out=bundle, reuse=True)
+    with _step(console, steps, "build"):
+        release = build(trained, repository=repository)
+    with _step(console, steps, "serve"):
+        server = serve(repository, ports=Ports.free(), apps=[release.app])
+    with server, Client(server.grpc_url, app=release.app) as client:
+        with _step(console, steps, "ask"):
+            answers = ask(client, trained.validation)
+        with _step(console, steps, "stop"):
+            server.close()
+    shown = pick(answers)
+    console.print(answers_table(shown))
+    console.print(modalities_table(shown))
+    console.print(accuracy_table(answers, trained))
+    console.print(parity_table(release))
+    _print_end(console, release, repository, steps)
+
+
+def ask(client: Client, samples: Sequence[Sample]) -> list[Answers]:
+    """Ask about every sample with both modalities and with each alone.
+
+    Args:
+        client: Of the demo app.
+        samples: Labelled items.
+    """
+    client.classify(text=samples[0].text, image=samples[0].image)  # connect, fetch the labels
+
+    def one(sample: Sample) -> Answers:
+        return Answers(
+            sample,
+            client.classify(text=sample.text, image=sample.image, timeout_s=30),
+            client.classify(text=sample.text, timeout_s=30),
+            client.classify(image=sample.image, timeout_s=30),
+        )
+
+    # One at a time for those that are shown: their latency is one request's, not a queue's.
+    shown = [one(sample) for sample in samples[:SHOWN]]
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        return shown + list(pool.map(one, samples[SHOWN:]))
+
+
+def pick(answers: Sequence[Answers]) -> list[Answers]:
+    """Take the items that were asked one at a time."""
+    return list(answers[:SHOWN])
+
+
+def answers_table(answers: Sequence[Answers]) -> Table:
+    """Show what text and picture together were taken for."""
+    table = Table(
+        "picture", "text", "truth", "answer", "probability", "latency",
+        title="Held-out items, text + picture", title_justify="left",
+    )  # fmt: skip
+    for item in answers:
+        row = _marked(item.both, item.sample.label)
+        table.add_row(
+            item.sample.id,
+            item.sample.text,
+            item.sample.label,
+            row,
+            f"{item.both.probability:.0%}",
+            f"{item.both.latency_s * 1000:.0f} ms",
+        )
+    return table
+
+
+def modalities_table(answers: Sequence[Answers]) -> Table:
+    """Show the same items with one modality left out."""
+    table = Table(
+        "text", "truth", "text only", "picture only",
+        title="The same items with one modality left out", title_justify="left",
+    )  # fmt: skip
+    for item in answers:
+        truth = item.sample.label
+        table.add_row(
+            item.sample.text,
+            truth,
+            f"{_marked(item.text, truth)} {item.text.probability:.0%}",
+            f"{_marked(item.image, truth)} {item.image.probability:.0%}",
+        )
+    return table
+
+
+def accuracy_table(answers: Sequence[Answers], bundle: Bundle) -> Table:
+    """Compare the served accuracy with models of one modality, on the same held-out items."""
+    report = TrainingReport.model_validate_json((bundle.folder / REPORT).read_bytes())
+    ways: dict[str, Callable[[Answers], Classification]] = {
+        "text + picture": lambda item: item.both,
+        "text only": lambda item: item.text,
+        "picture only": lambda item: item.image,
+    }
+    models = {
+        "text only": report.text,
+        "picture only": report.image,
+        "text + picture": report.fusion,
+    }
+    table = Table(
+        "callers give", "served accuracy", "a model trained on that alone",
+        title=f"Accuracy on {len(answers)} held-out items", title_justify="left",
+    )  # fmt: skip
+    for name, way in ways.items():
+        right = sum(way(item).label == item.sample.label for item in answers)
+        alone = "" if name == "text + picture" else f"{models[name].mean:.1%}"
+        table.add_row(name, f"{right / len(answers):.1%}", alone)
+    table.caption = f"models of one modality: mean of {len(report.seeds)} seeds"
+    return table
+
+
+def _marked(answer: Classification, truth: str | None) -> str:
+    return f"[green]{answer.label}[/]" if answer.label == truth else f"[red]{answer.label}[/]"
+
+
+@contextmanager
+def _step(console: Console, steps: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    with console.status(name):
+        yield
+    steps[name] = time.perf_counter() - started
+    console.print(f"{name}: {steps[name]:.1f} s")
+
+
+def _print_end(
+    console: Console, release: Release, repository: Path, steps: dict[str, float]
+) -> None:
+    folder = repository / release.alias(release.entry_points[0]) / str(release.number)
+    console.print(f"{release.app} release {release.number} lies in {folder}", highlight=False)
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
+    console.print(f"{spent}; Triton is stopped. Keep it serving with: make serve", highlight=False)

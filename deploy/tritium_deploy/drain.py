@@ -1,0 +1,59 @@
+"""Let a server finish what it has begun, and take nothing new."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from tritium_deploy.control import ModelControl
+from tritium_deploy.errors import ControlError
+from tritium_deploy.live import LiveApp
+
+POLL_S = 0.02
+SETTLE_S = 0.25
+"""Between the last request's end in Triton and its answer's last byte on the wire."""
+
+
+def drain(
+    control: ModelControl, apps: tuple[LiveApp, ...], timeout_s: float, abort: threading.Event
+) -> bool:
+    """Unload what callers name, and wait until every request in flight is answered.
+
+    SIGTERM alone would fail ensembles in flight; Triton finishes those of a model that is
+    unloaded. The aliases go first: their requests still need the releases' ensembles.
+
+    Args:
+        control: The server.
+        apps: What it serves.
+        timeout_s: Seconds for all of it.
+        abort: Ends the wait at once when set.
+
+    Returns:
+        Whether nothing was left in flight.
+    """
+    deadline = time.monotonic() + timeout_s
+    aliases = {name for app in apps for name in app.entry_points}
+    try:
+        loaded = _loaded(control)
+        ensembles = {
+            model for model in loaded - aliases if control.config(model).platform == "ensemble"
+        }
+        for group in (aliases & loaded, ensembles):
+            for model in group:
+                control.unload(model)
+            while group & _loaded(control):
+                if time.monotonic() > deadline or abort.wait(POLL_S):
+                    return False
+    except ControlError:
+        # The server is gone or does not answer: nothing to wait for.
+        return False
+    abort.wait(SETTLE_S)
+    return True
+
+
+def _loaded(control: ModelControl) -> set[str]:
+    return {
+        model
+        for model, versions in control.states().items()
+        if any(version.state in ("READY", "UNLOADING", "LOADING") for version in versions)
+    }

@@ -1,0 +1,106 @@
+"""Every error that serving can end with.
+
+    TritiumError
+    └── ServeError                  the server could not start, or did not stay up
+        ├── UnsupportedError        this platform, Python or numpy cannot run Triton
+        ├── TritonNotFoundError     there is no tritonserver to run
+        ├── RepositoryError         the repository, or a release in it, cannot be served
+        ├── PortTakenError          another process listens on a port
+        ├── SharedMemoryError       /dev/shm has no room for the Python backend
+        ├── StartError              tritonserver ended, or did not answer, while starting
+        ├── ControlError            Triton refused, or did not answer, a model-control call
+        ├── LoadError               a model of a release does not load
+        ├── GoldenError             a golden sample is not answered as it was at build
+        └── ServerDiedError         tritonserver ended by itself while serving
+
+Each message names the cause and the fix, or the log to read, in one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tritium_builders.errors import TritiumError
+
+
+class ServeError(TritiumError):
+    """The server could not start, or did not stay up."""
+
+
+class UnsupportedError(ServeError):
+    """This platform, Python or numpy cannot run Triton's Python backend."""
+
+
+class TritonNotFoundError(ServeError):
+    """There is no tritonserver to run."""
+
+
+class RepositoryError(ServeError):
+    """The repository, or a release in it, cannot be served."""
+
+
+class PortTakenError(ServeError):
+    """Another process listens on a port that the server needs."""
+
+    def __init__(self, purpose: str, host: str, port: int) -> None:
+        super().__init__(
+            f"{purpose} port {port} on {host} is taken by another process; "
+            f"choose another with --{purpose}-port, or let --free-ports choose"
+        )
+        self.purpose = purpose
+        self.port = port
+
+
+class SharedMemoryError(ServeError):
+    """Shared memory (/dev/shm) has no room for the Python backend's regions."""
+
+
+class StartError(ServeError):
+    """tritonserver ended, or did not answer, while it was starting."""
+
+    def __init__(self, problem: str, log: Path) -> None:
+        super().__init__(f"tritonserver {problem}; see {log}")
+        self.log = log
+
+
+class ControlError(ServeError):
+    """Triton refused, or did not answer, a model-control call.
+
+    Args:
+        call: What was asked, for instance `load tiny_classify`.
+        code: The gRPC status code's name, for instance `UNAVAILABLE`.
+        reason: Triton's own words.
+    """
+
+    def __init__(self, call: str, code: str, reason: str) -> None:
+        super().__init__(f"{call}: {code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class LoadError(ServeError):
+    """A model of a release does not load."""
+
+    def __init__(self, model: str, reason: str, log: Path) -> None:
+        super().__init__(f"model {model} failed to load: {reason}; see {log}")
+        self.model = model
+        self.reason = reason
+        self.log = log
+
+
+class GoldenError(ServeError):
+    """A golden sample is not answered as it was at build."""
+
+    def __init__(self, entry_point: str, sample: str, problem: str) -> None:
+        super().__init__(f"{entry_point}: golden sample {sample}: {problem}")
+        self.entry_point = entry_point
+        self.sample = sample
+        self.problem = problem
+
+
+class ServerDiedError(ServeError):
+    """tritonserver ended by itself while serving."""
+
+    def __init__(self, how: str, log: Path) -> None:
+        super().__init__(f"tritonserver {how}; start `tritium serve` again, and see {log}")
+        self.log = log

