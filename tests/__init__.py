@@ -1,1 +1,4 @@
-"""Tests, mirroring the packages. A package, so that no other distribution's `tests` is found first."""
+"""Tests, mirroring the packages.
+
+A package, so that no other distribution's `tests` is found first.
+"""

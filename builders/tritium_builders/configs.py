@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import text_format
@@ -25,6 +25,19 @@ MAX_BATCH = 32
 """Requests that one execution of a component may answer."""
 PACKING_WASTE = 0.25
 """The largest share of a text batch's tokens that may be padding."""
+
+_CHAIN: tuple[Role, ...] = (
+    "text_tokenizer",
+    "image_decoder",
+    "image_encoder",
+    "text_encoder",
+)
+"""The steps before the head, one after the other: no request ever has two steps in flight.
+
+This Triton leaks a request, and can freeze the whole server, when one step of an ensemble fails
+(a refused input, a dead stub) while another of the same request is in flight. The tokens
+therefore travel through the image's steps. See docs/decisions/steps-come-one-after-the-other.md.
+"""
 
 _TYPES = {
     contract.TEXT: pb.TYPE_STRING,
@@ -45,8 +58,6 @@ class TensorSpec:
     ragged: bool = False
     """Its first axis is the text's length, which differs from request to request."""
     pad: int = 0
-    optional: bool = False
-    """As an input: the component works without it, and then lacks the output of that name."""
 
     @property
     def data_type(self) -> int:
@@ -61,6 +72,8 @@ class ComponentGraph:
     role: Role
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    handed_on: tuple[TensorSpec, ...] = ()
+    """What may come along and is given on unchanged, so that a later step waits for this one."""
 
 
 def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
@@ -82,13 +95,9 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
     graphs = [
         ComponentGraph("text_tokenizer", (text,), (ids, mask)),
-        ComponentGraph(
-            "image_decoder",
-            (image, replace(ids, optional=True), replace(mask, optional=True)),
-            (pixels, ids, mask),
-        ),
+        ComponentGraph("image_decoder", (image,), (pixels,), handed_on=(ids, mask)),
         ComponentGraph("text_encoder", (ids, mask), (text_features,)),
-        ComponentGraph("image_encoder", (pixels,), (image_features,)),
+        ComponentGraph("image_encoder", (pixels,), (image_features,), handed_on=(ids, mask)),
     ]
     for given in manifest.entry_points:
         inputs = [text_features] if "text" in given else []
@@ -123,17 +132,17 @@ def component_config(graph: ComponentGraph, spec: Mapping[str, Any]) -> pb.Model
         spec: What its servable takes, written into the parameter `spec`.
     """
     config = pb.ModelConfig(backend="python", max_batch_size=MAX_BATCH)
-    for tensor in graph.inputs:
+    for tensor in (*graph.inputs, *graph.handed_on):
         config.input.append(
             pb.ModelInput(
                 name=tensor.name,
                 data_type=tensor.data_type,
                 dims=tensor.dims,
                 allow_ragged_batch=tensor.ragged,
-                optional=tensor.optional,
+                optional=tensor in graph.handed_on,
             )
         )
-    for tensor in graph.outputs:
+    for tensor in (*graph.outputs, *graph.handed_on):
         config.output.append(_output(tensor))
     # No queue delay: while one batch is computed the next one gathers by itself.
     config.dynamic_batching.SetInParent()
@@ -163,38 +172,24 @@ def release_ensemble(
         precision: Of the engines.
     """
     graphs = component_graphs(manifest)
-    roles: list[Role] = []
-    if "text" in given:
-        roles += ["text_tokenizer", "text_encoder"]
-    if "image" in given:
-        roles += ["image_decoder", "image_encoder"]
     config = _entry_point(manifest, number, given, target, precision)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
-    steps = [_step(components[role], graphs[role], given) for role in [*roles, head_role(given)]]
-    config.ensemble_scheduling.step.extend(steps)
+    chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
+    together = len(given) > 1
+    # Tensor -> its name within the ensemble; one that is handed on has a name for each hop.
+    current = {tensor.name: tensor.name for tensor in config.input}
+    for graph in [*chain, graphs[head_role(given)]]:
+        step = config.ensemble_scheduling.step.add(
+            model_name=components[graph.role], model_version=1
+        )
+        handed_on = graph.handed_on if together else ()
+        for tensor in (*graph.inputs, *handed_on):
+            step.input_map[tensor.name] = current[tensor.name]
+        current |= {tensor.name: tensor.name for tensor in graph.outputs}
+        current |= {tensor.name: f"{tensor.name}_after_{graph.role}" for tensor in handed_on}
+        for tensor in (*graph.outputs, *handed_on):
+            step.output_map[tensor.name] = current[tensor.name]
     return config
-
-
-def _step(model: str, graph: ComponentGraph, given: Sequence[Modality]) -> pb.ModelEnsembling.Step:
-    """Join a component to the others by the names of its tensors.
-
-    With both modalities the tokens take a way through the image decoder, under another name up
-    to there: encoders start when both readers have taken their inputs, so that no stage that may
-    refuse an input ever has another in flight beside it. This Triton can freeze otherwise
-    (docs/decisions/readers-come-one-after-the-other.md).
-    """
-    both = len(given) == len(contract.MODALITIES)
-    left_out = set() if both else {tensor.name for tensor in graph.inputs if tensor.optional}
-    step = pb.ModelEnsembling.Step(model_name=model, model_version=1)
-    for tensor in graph.inputs:
-        if tensor.name not in left_out:
-            unread = both and tensor.optional
-            step.input_map[tensor.name] = f"unread_{tensor.name}" if unread else tensor.name
-    for tensor in graph.outputs:
-        if tensor.name not in left_out:
-            unread = both and graph.role == "text_tokenizer"
-            step.output_map[tensor.name] = f"unread_{tensor.name}" if unread else tensor.name
-    return step
 
 
 def alias_ensemble(

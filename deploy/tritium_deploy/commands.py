@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tritium_builders.errors import MissingExtraError, TritiumError
+from tritium_builders.errors import MissingExtraError, TritiumError, needs
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event
@@ -41,6 +41,7 @@ requests were still in flight at the end; 2 wrong usage.
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
+    app.command("demo")(demo_command)
 
 
 def serve_command(
@@ -241,3 +242,28 @@ class _Reporter:
 def _print_json(fields: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
+
+
+def demo_command(
+    recipe: Annotated[Path, typer.Option(help="The demo recipe.")] = Path("recipes/openmoji.toml"),
+    bundle: Annotated[Path, typer.Option(help="Where its bundle goes.")] = Path("bundles/openmoji"),
+    repository: Annotated[Path, typer.Option(help="The Triton model repository.")] = Path(
+        "model_repository"
+    ),
+) -> None:
+    """Go the whole way once: train, build, serve, ask about held-out items, stop.
+
+    What is already trained and built is taken as it is.
+
+    Examples:
+
+        tritium demo
+
+        tritium demo --repository /tmp/models
+    """
+    with needs("demo"):
+        from rich.console import Console
+
+        from tritium_deploy.demo import run_demo
+
+    run_demo(recipe, bundle, repository, Console())

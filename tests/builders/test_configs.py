@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,12 @@ def test_tensors_agree_across_steps(given: str) -> None:
     by_model = {config.name: config for key, config in configs().items() if "pooled" in key}
     for step in ensemble.ensemble_scheduling.step:
         model = by_model[step.model_name]
-        assert set(step.input_map) == {tensor.name for tensor in model.input}
-        for tensor in model.input:
-            assert known[step.input_map[tensor.name]] == tensor.data_type
-        known.update({step.output_map[t.name]: t.data_type for t in model.output})
+        optional = {tensor.name for tensor in model.input if tensor.optional}
+        assert {tensor.name for tensor in model.input} - set(step.input_map) <= optional
+        types = {tensor.name: tensor.data_type for tensor in (*model.input, *model.output)}
+        for name, source in step.input_map.items():
+            assert known[source] == types[name]
+        known.update({target: types[name] for name, target in step.output_map.items()})
         assert step.model_version == 1
     assert contract.PROBABILITIES in known
 
@@ -116,6 +119,14 @@ def test_tensors_agree_across_steps(given: str) -> None:
 def test_an_absent_modalitys_encoder_is_not_in_the_graph(given: str, other: str) -> None:
     steps = configs()[f"release_{given}"].ensemble_scheduling.step
     assert not [step for step in steps if f"{other}_" in step.model_name]
+
+
+def test_no_two_steps_of_a_request_are_in_flight_at_once() -> None:
+    """Each step needs something that only the step before it gives."""
+    for name in ("release_text_image", "release_text", "release_image", "release_sequence"):
+        steps = configs()[name].ensemble_scheduling.step
+        for before, step in pairwise(steps):
+            assert set(before.output_map.values()) & set(step.input_map.values())
 
 
 def test_an_entry_point_says_what_clients_need() -> None:

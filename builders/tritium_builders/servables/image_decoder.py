@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 STAGE = "image_decoder"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -30,8 +31,13 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+MAX_JPEG_SCANS = 100
+"""Encoders write about ten. Each goes over the whole picture, and may take but a few bytes."""
 
 Tensors = dict[str, npt.NDArray[Any]]
+
+# A marker and not stuffing (00), padding (FF) or a restart (D0 to D7). Source: ITU-T T.81, B.1.1.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 # The cap on pixels below is ours and travels in the specification; Pillow's own would warn for
 # pictures that we accept.
@@ -70,6 +76,7 @@ def decode(data: bytes, spec: dict[str, Any]) -> npt.NDArray[np.uint8]:
             f"{image.width}x{image.height} is {image.width * image.height} pixels; "
             f"at most {spec['max_image_pixels']} are accepted"
         )
+    _check_scans(data)
     try:
         rgb = _to_rgb(ImageOps.exif_transpose(image), tuple(spec["background"]))
     except Exception as error:
@@ -81,14 +88,32 @@ def decode(data: bytes, spec: dict[str, Any]) -> npt.NDArray[np.uint8]:
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:
+    except UnidentifiedImageError as error:
         accepted = ", ".join(FORMATS)
         raise ValueError(f"not a picture in a format that is accepted ({accepted})") from error
+    except Exception as error:
+        raise ValueError(f"the picture's header is refused ({error})") from error
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a progressive JPEG of very many scans, which would take minutes to decode."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    scans, position = 0, 2
+    # Marker by marker up to the end of the image: what lies within segments or behind the end, a
+    # thumbnail or a film, has scans of its own that nobody decodes.
+    while (marker := _JPEG_MARKER.search(data, position)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        if scans > MAX_JPEG_SCANS:
+            raise ValueError(f"the JPEG has more than {MAX_JPEG_SCANS} scans")
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # 16-bit grey: keep the high byte, as 8-bit readers do
-        levels = np.asarray(image).astype(np.int64) >> 8
+        levels = np.asarray(image)
+        # Not wider than it is: 64 million pixels are accepted.
+        levels = (levels.astype(np.int64) if levels.dtype.kind == "f" else levels) >> 8
         image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         over = image.convert("RGBA")
@@ -152,6 +177,8 @@ class ImageDecoder:
                 pixels.append(decode(data, self._spec))
             except ValueError as error:
                 return InvalidInputError(item, str(error))
+            except Exception as error:  # noqa: BLE001 - no memory, say; its neighbours are answered
+                return error
         handed_on = {name: value for name, value in request.items() if name != "image"}
         return {"pixels": np.stack(pixels), **handed_on}
 

@@ -19,6 +19,9 @@ def train_command(
             help="The bundle's folder. Default: what the recipe says.", show_default=False
         ),
     ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the bundle that this recipe already made.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report and the bundle's hash as JSON.")
     ] = False,
@@ -40,7 +43,7 @@ def train_command(
         from tritium_builders.training.report import TrainingReport, render_report
         from tritium_builders.training.run import REPORT, train
 
-    bundle = train(recipe, out=out)
+    bundle = train(recipe, out=out, reuse=reuse)
     report = TrainingReport.model_validate_json((bundle.folder / REPORT).read_bytes())
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}

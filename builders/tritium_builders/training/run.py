@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from tritium_builders.training.report import TrainingReport
 
 REPORT = "report.json"
+RECIPE = "recipe.json"
+"""What the bundle was trained from, in the bundle."""
 
 
 def train(
-    recipe_path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None
+    recipe_path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    reuse: bool = False,
 ) -> Bundle:
     """Train what a recipe says and write the bundle; the same recipe gives the same bundle.
 
@@ -32,6 +37,7 @@ def train(
     Args:
         recipe_path: A recipe file.
         out: The bundle's folder. Default: what the recipe says, else `bundles/<app>`.
+        reuse: Take the bundle that is already there when the same recipe made it.
 
     Raises:
         RecipeError: when the recipe, or something that it names, cannot be used.
@@ -41,6 +47,8 @@ def train(
     recipe = load_recipe(Path(recipe_path))
     target = Path(out) if out is not None else recipe.bundle_folder
     _check_target(target)
+    if reuse and made_by(recipe, target):
+        return Bundle.load(target)
     with needs("train"):
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe)
@@ -115,7 +123,10 @@ def write_bundle(
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
         validation=[dataset.items[index].sample(labelled=True) for index in trained.held_out],
         sources=_sources(recipe, dataset),
-        extra_files={} if report is None else {REPORT: report.to_json()},
+        extra_files={
+            RECIPE: _recipe_json(recipe),
+            **({} if report is None else {REPORT: report.to_json()}),
+        },
         overwrite=True,
     )
 
@@ -149,6 +160,18 @@ def _check_target(path: Path) -> None:
     """Refuse before the work, not after it, to put a bundle over something else."""
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
         raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
+
+
+def _recipe_json(recipe: Recipe) -> bytes:
+    return recipe.model_dump_json(indent=2, exclude={"out"}).encode() + b"\n"
+
+
+def made_by(recipe: Recipe, target: Path) -> bool:
+    """Say whether the folder holds a bundle that this very recipe made."""
+    try:
+        return (target / RECIPE).read_bytes() == _recipe_json(recipe)
+    except OSError:
+        return False
 
 
 def _is_empty_folder(path: Path) -> bool:

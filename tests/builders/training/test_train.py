@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import TrainedDemo
 from tritium_builders import Bundle
 from tritium_builders.errors import RecipeError
-from tritium_builders.training import train
+from tritium_builders.training import load_recipe, train
 from tritium_builders.training.folds import Prepared
 from tritium_builders.training.report import TrainingReport
-from tritium_builders.training.run import pick_items, train_seeds, write_bundle
+from tritium_builders.training.run import made_by, pick_items, train_seeds, write_bundle
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "openmoji.toml"
 
@@ -105,24 +103,24 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
-def test_the_demo_recipe_shows_that_fusion_pays(tmp_path: Path) -> None:
-    """The README's command, with the user's own cache folder: features are computed once."""
-    out = tmp_path / "openmoji"
-    main = "from tritium_client.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", main, "train", str(RECIPE), "--out", str(out), "--json"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=360,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    report = answer["report"]
-    assert answer["hash"] == Bundle.load(out).hash
+def test_the_demo_recipe_shows_that_fusion_pays(demo: TrainedDemo) -> None:
+    report = demo.printed["report"]
+    assert demo.printed["hash"] == Bundle.load(demo.folder).hash
     assert report["gain_points"] >= 3
     assert report["text_model"]["mean"] > 0.7
     assert report["image_model"]["mean"] > 0.6
     # With a modality absent the head is nearly as good as a model that was made for that.
     assert report["fusion_without_image"]["mean"] > report["text_model"]["mean"] - 0.05
     assert report["fusion_without_text"]["mean"] > report["image_model"]["mean"] - 0.08
+
+
+def test_a_bundle_is_reused_only_for_the_recipe_that_made_it(
+    demo: TrainedDemo, tmp_path: Path
+) -> None:
+    before = demo.folder.stat().st_mtime_ns
+    assert train(RECIPE, out=demo.folder, reuse=True).hash == demo.printed["hash"]
+    assert demo.folder.stat().st_mtime_ns == before
+    other = tmp_path / "other.toml"
+    other.write_text(RECIPE.read_text().replace("patience = 10", "patience = 11"))
+    assert made_by(load_recipe(RECIPE), demo.folder)
+    assert not made_by(load_recipe(other), demo.folder)

@@ -1,0 +1,43 @@
+"""What several rooms' tests share: the demo app's bundle, trained once as the README says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
+
+
+@dataclass(frozen=True)
+class TrainedDemo:
+    """The demo bundle and what `tritium train --json` printed."""
+
+    folder: Path
+    printed: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> TrainedDemo:
+    """`tritium train recipes/openmoji.toml`, with the user's own cache folder."""
+    folder = tmp_path_factory.mktemp("demo") / "openmoji"
+    done = tritium("train", str(RECIPE), "--out", str(folder), "--json")
+    assert done.returncode == 0, done.stderr
+    return TrainedDemo(folder, json.loads(done.stdout))
+
+
+def tritium(*arguments: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    main = "from tritium_client.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", main, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )

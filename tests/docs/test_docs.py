@@ -1,0 +1,153 @@
+"""What the documentation shows runs, what it names exists, and what it links to is there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+from tests.docs.conftest import Site
+from tests.docs.pages import BIN, PAGES, ROOT, Block, Page, Reader, page
+from tritium_client import Client
+from tritium_client.cli import build_app
+
+QUICKSTART = page("docs/quickstart.md")
+OWN_MODEL = page("docs/bring-your-own-model.md")
+FOLLOWED_ALONE = (QUICKSTART, OWN_MODEL)
+SHELL_BLOCKS = [block for one in PAGES for block in one.blocks if block.language == "bash"]
+PAGES_WITH_PYTHON = [
+    one
+    for one in PAGES
+    if one not in FOLLOWED_ALONE and any(block.language == "python" for block in one.blocks)
+]
+
+
+def name_of(item: Page | Block) -> str:
+    return item.name if isinstance(item, Page) else f"{item.page.name}:{item.line}"
+
+
+@pytest.mark.e2e
+def test_the_quickstart_ends_with_a_served_answer(site: Site) -> None:
+    answer, sample = site.quickstart["answer"], site.quickstart["sample"]
+    assert answer.release == 1
+    assert sample.label in {ranked.label for ranked in answer.ranking}
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("belongings")
+@pytest.mark.parametrize("one", PAGES_WITH_PYTHON, ids=name_of)
+def test_the_python_of_a_page_runs(one: Page, site: Site) -> None:
+    site.reader.follow(one, shell=False)
+
+
+@pytest.mark.e2e
+def test_a_model_that_nobody_knows_gets_its_own_answers_back(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        left = reader.follow(OWN_MODEL, shell=True)
+        assert left["release"].number == 1
+        assert not (tmp_path / "bundles" / "wrong").exists()
+        with Client(reader.url, app="colours") as client:
+            assert client.server_status().version  # Triton's own
+            for seed in range(12):
+                text, image = f"number {seed} " * (1 + 5 * (seed % 3)), noisy_jpeg(seed)
+                answer = client.classify(text=text, image=image, timeout_s=10)
+                np.testing.assert_allclose(
+                    answer.probabilities, left["predict"](text, image), atol=1e-4
+                )
+
+
+def noisy_jpeg(seed: int) -> bytes:
+    """A picture of a kind and size that the page's examples do not have."""
+    size = (30 + 17 * seed, 150 - 9 * seed, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_every_fenced_block_is_of_a_kind_that_is_tested() -> None:
+    blocks = [block for one in PAGES for block in one.blocks]
+    kinds = {"python", "bash", "text"}  # text: what a program prints
+    assert [name_of(block) for block in blocks if block.language not in kinds] == []
+
+
+@pytest.mark.parametrize("block", SHELL_BLOCKS, ids=name_of)
+def test_shell_lines_are_understood(block: Block) -> None:
+    for words in block.commands:
+        if words[0] == "tritium":
+            verb = verbs()[words[1]]
+            verb.make_context(words[1], list(words[2:])).close()  # raises for wrong usage
+        elif words[0] == "make":
+            makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+            assert re.search(rf"^{re.escape(words[1])}:", makefile, re.MULTILINE), words
+        else:
+            assert words == ["source", ".venv/bin/activate"]
+
+
+def verbs() -> dict[str, Any]:
+    app, missing = build_app()
+    assert missing == []
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    return commands
+
+
+def options(verb: Any) -> set[str]:
+    given = (name for option in verb.params for name in (*option.opts, *option.secondary_opts))
+    return {"--help", *given}
+
+
+@pytest.mark.parametrize("one", PAGES, ids=name_of)
+def test_verbs_and_options_in_the_text_exist(one: Page) -> None:
+    known = verbs()
+    every_option = set().union(*map(options, known.values()))
+    for code in one.inline_code:
+        if re.match(r"tritium [a-z]", code):
+            verb, *rest = code.split()[1:]
+            assert verb in known, code
+            given = {word for word in rest if word.startswith("--")}
+            assert given <= options(known[verb]), code
+        elif re.match(r"--[a-z]", code):
+            assert code.split()[0] in every_option, code
+
+
+@pytest.mark.parametrize("one", PAGES, ids=name_of)
+def test_links_lead_somewhere(one: Page) -> None:
+    for target in one.targets:
+        if not re.match(r"https?://", target):
+            file = one.path.parent / target.partition("#")[0]
+            assert file.exists(), f"{one.name} links to {target}"
+
+
+def test_files_that_the_text_names_exist() -> None:
+    named = {
+        (one.name, code)
+        for one in PAGES
+        for code in one.inline_code
+        if re.fullmatch(r"(builders|tests|deploy|recipes)/[\w/.-]+", code)
+    }
+    assert named
+    assert [(where, path) for where, path in named if not (ROOT / path).exists()] == []
+
+
+def test_mkdocs_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    assert (tmp_path / "site" / "bring-your-own-model" / "index.html").exists()
