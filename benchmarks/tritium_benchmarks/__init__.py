@@ -1,0 +1,1 @@
+"""Workloads, load generators, baselines and reports. Empty until the benchmark suite lands."""

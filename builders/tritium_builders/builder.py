@@ -12,7 +12,7 @@ from pathlib import Path
 from tritium_builders.bundle import Bundle
 from tritium_builders.compile import COMPILERS
 from tritium_builders.components import stage_components
-from tritium_builders.errors import CompileError, PublishError
+from tritium_builders.errors import CompileError, PublishError, needs
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
 from tritium_builders.publish import Build, complete, find_release, publish, staging_area
@@ -59,7 +59,8 @@ def build(
     if target not in COMPILERS:
         raise CompileError(f"target {target!r} cannot be built here; use one of {list(COMPILERS)}")
     root = Path(repository)
-    tools = _tools(target)
+    with needs("build"):
+        tools = _tools(target)
     try:
         root.mkdir(parents=True, exist_ok=True)
         found = find_release(

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tritium_builders.errors import CompileError
+from tritium_builders.errors import CompileError, needs
 from tritium_builders.release import Target
 
 
@@ -26,7 +26,8 @@ def compile_openvino(graph: Path, folder: Path) -> str:
         CompileError: what OpenVINO refused.
         OSError: when the disk is full.
     """
-    import openvino
+    with needs("build"):
+        import openvino
 
     try:
         model = openvino.Core().read_model(str(graph))

@@ -26,6 +26,8 @@ COMMAND_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 180.0
 DEFAULT_URL = "localhost:8001"
 """What pages write; the reader's server listens on a port that was free."""
+ADDED = {"serve": ["--free-ports", "--json"], "train": ["--reuse"]}
+"""What a page's command line gets on top, so that it disturbs nobody and nothing is done twice."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ class Reader:
     def _run_shell(self, block: Block) -> None:
         for words in block.commands:
             if words[:2] == ["tritium", "serve"]:
-                self._serve(words)
+                self._serve([*words, *ADDED["serve"]])
             elif words[0] == "tritium":
-                self._run(words)
+                self._run([*words, *ADDED.get(words[1], [])])
 
     def _run(self, words: list[str]) -> None:
         done = subprocess.run(
@@ -180,7 +182,7 @@ class Reader:
 
     def _serve(self, words: list[str]) -> None:
         assert self._serving is None, "one server for each reader"
-        command = [str(BIN / words[0]), *words[1:], "--free-ports", "--json"]
+        command = [str(BIN / words[0]), *words[1:]]
         with self._events_file.open("wb") as output:
             # pdeathsig: a test run that is killed leaves no server behind.
             self._serving = subprocess.Popen(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from PIL import Image
@@ -145,10 +145,14 @@ def _wrong_checksum() -> bytes:
     return bytes(data)
 
 
+def _webp() -> bytes:
+    return encode(Image.fromarray(noise()), "WEBP")
+
+
 def _broken_webp() -> bytes:
-    data = bytearray(encode(Image.fromarray(noise()), "WEBP"))
-    data[data.index(b"VP8 ") + 4 :][:4] = b""
-    data[data.index(b"VP8 ") + 4 : data.index(b"VP8 ") + 8] = b"\xff\xff\xff\x7f"
+    data = bytearray(_webp())
+    size = data.index(b"VP8 ") + 4
+    data[size : size + 4] = b"\xff\xff\xff\x7f"
     return bytes(data)
 
 
@@ -194,7 +198,7 @@ def _just(data: bytes) -> Callable[[], bytes]:
 _NO_PICTURE = "not a picture in a format that is accepted"
 _DAMAGED = "data is damaged or truncated"
 _TOO_MANY = "pixels; at most 64000000 are accepted"
-_HEADER = "the picture's header is refused"
+_CANNOT_OPEN = "the picture cannot be opened"
 
 PICTURES: tuple[Content, ...] = (
     Content("empty bytes", "image", bytes, "the image is empty", "the image is empty"),
@@ -203,9 +207,10 @@ PICTURES: tuple[Content, ...] = (
     Content("a TIFF", "image", lambda: encode(Image.new("L", (9, 9)), "TIFF"), _NO_PICTURE),
     Content("a truncated JPEG", "image", lambda: jpeg()[:-300], f"the JPEG {_DAMAGED}"),
     Content("a truncated PNG", "image", lambda: png()[:-40], f"the PNG {_DAMAGED}"),
-    Content("a PNG cut within its header", "image", lambda: png()[:20], _NO_PICTURE),
+    Content("a PNG cut within its header", "image", lambda: png()[:20], _CANNOT_OPEN),
     Content("a PNG with a wrong checksum", "image", _wrong_checksum, f"the PNG {_DAMAGED}"),
-    Content("a WebP with a broken chunk", "image", _broken_webp, _NO_PICTURE),
+    Content("a truncated WebP", "image", lambda: _webp()[:-100], _CANNOT_OPEN),
+    Content("a WebP with a broken chunk", "image", _broken_webp, _CANNOT_OPEN),
     Content("a JPEG with noise in its middle", "image", _noisy_middle),
     Content("a 600-megapixel PNG", "image", partial(_grey_png, 30_000, 20_000), _TOO_MANY),
     Content(
@@ -230,13 +235,13 @@ PICTURES: tuple[Content, ...] = (
         "a PNG with a comment that unpacks to 100 MB",
         "image",
         lambda: _grey_png(4, 4, _chunk(b"zTXt", b"Comment\0\0" + _zeros(100))),
-        _HEADER,
+        _CANNOT_OPEN,
     ),
     Content(
         "a PNG with a colour profile that unpacks to 100 MB",
         "image",
         lambda: _grey_png(4, 4, _chunk(b"iCCP", b"profile\0\0" + _zeros(100))),
-        _HEADER,
+        _CANNOT_OPEN,
     ),
     Content("a progressive JPEG of 5,000 scans", "image", many_scans, "has more than 100 scans"),
     Content("a 16-bit PNG", "image", _sixteen_bits),
@@ -273,9 +278,13 @@ TEXTS: tuple[Content, ...] = (
     Content("a null byte", "text", _just(b"red \0 apple")),
     Content("only null bytes", "text", _just(bytes(5))),
     Content("control characters", "text", lambda: bytes(range(1, 32)) + b"red"),
-    Content("right-to-left and override marks", "text", lambda: "\u202eتفاحة \u2066red".encode()),
+    Content(
+        "right-to-left and override marks",
+        "text",
+        "\u202e\u062a\u0641\u0627\u062d \u2066red".encode,
+    ),
     Content("stacked combining marks", "text", lambda: ("e" + "\u0301" * 500).encode() * 30),
-    Content("only zero-width characters", "text", lambda: "\u200b\u200d\ufeff".encode()),
+    Content("only zero-width characters", "text", "\u200b\u200d\ufeff".encode),
     Content("one word of 64 KiB", "text", lambda: b"a" * contract.MAX_TEXT_BYTES),
     Content("64 KiB of Chinese", "text", lambda: "苹果".encode() * 10_922),
     Content("special tokens spelled out", "text", _just(b"[CLS] [SEP] [PAD] [MASK] [UNK]")),
@@ -301,8 +310,85 @@ def _images(*images: bytes) -> Tensor:
     return Tensor("image", b"".join(map(element, images)), (len(images), 1))
 
 
-def _wrong_text(content: bytes = _TEXT.content, **changes: object) -> tuple[Tensor, Tensor]:
-    return Tensor("text", content, **changes), _IMAGE  # type: ignore[arg-type]
+_OTHER_BATCH = "batch size does not match other inputs"
+_SHAPE = "unexpected shape for input 'text'"
+_DATATYPE = "data-type is"
 
-
-REQUESTS: tuple[Wire, ...] = ()
+REQUESTS: tuple[Wire, ...] = (
+    Wire("no input", (), "expected 2 inputs but got 0 inputs"),
+    Wire("one input of two", (_TEXT,), "missing required input(s) ['image']"),
+    Wire(
+        "an input too many",
+        (_TEXT, _IMAGE, Tensor("audio", element(b"moo"))),
+        "expected 2 inputs but got 3 inputs",
+    ),
+    Wire("an input twice", (_TEXT, _TEXT, _IMAGE), "input 'text' already exists in request"),
+    Wire(
+        "wrong tensor name",
+        (replace(_TEXT, name="words"), _IMAGE),
+        "unexpected inference input 'words'",
+    ),
+    Wire(
+        "wrong output name",
+        (_TEXT, _IMAGE),
+        "unexpected inference output 'logits'",
+        output="logits",
+    ),
+    Wire("wrong shape: no shape", (replace(_TEXT, shape=()), _IMAGE), "input 'text' has no shape"),
+    Wire("wrong shape: no batch axis", (replace(_TEXT, shape=(1,)), _IMAGE), _SHAPE),
+    Wire("wrong shape: an axis too many", (replace(_TEXT, shape=(1, 1, 1)), _IMAGE), _SHAPE),
+    Wire("wrong shape: [1, 10^12]", (replace(_TEXT, shape=(1, 10**12)), _IMAGE), _SHAPE),
+    Wire("wrong shape: [10^12, 1]", (replace(_TEXT, shape=(10**12, 1)), _IMAGE), _OTHER_BATCH),
+    Wire("wrong shape: [-1, 1]", (replace(_TEXT, shape=(-1, 1)), _IMAGE), _OTHER_BATCH),
+    Wire("wrong shape: two texts, one image", (_texts(GOOD_TEXT, b"x"), _IMAGE), _OTHER_BATCH),
+    Wire(
+        "wrong shape: a batch of none",
+        (replace(_TEXT, shape=(0, 1), content=b""), replace(_IMAGE, shape=(0, 1), content=b"")),
+        "expected 1 string elements",
+    ),
+    Wire(
+        "wrong shape: a batch of 33",
+        (_texts(*[GOOD_TEXT] * 33), _images(*[GOOD_IMAGE] * 33)),
+        "batch-size must be <= 32",
+    ),
+    Wire("wrong type: FP32", (Tensor("text", bytes(4), datatype="FP32"), _IMAGE), _DATATYPE),
+    Wire("wrong type: UINT8", (Tensor("text", b"a", datatype="UINT8"), _IMAGE), _DATATYPE),
+    Wire("wrong type: STRING", (replace(_TEXT, datatype="STRING"), _IMAGE), _DATATYPE),
+    Wire(
+        "no element where there should be one",
+        (replace(_TEXT, content=b""), _IMAGE),
+        "expected 1 string elements for inference input 'text'",
+    ),
+    Wire(
+        "two elements where there should be one",
+        (replace(_TEXT, content=_TEXT.content * 2), _IMAGE),
+        "unexpected number of string elements 2",
+    ),
+    Wire(
+        "an element that claims 4 GB",
+        (replace(_TEXT, content=b"\xff\xff\xff\xffred"), _IMAGE),
+        "expecting string of length 4294967295 but only 3 bytes available",
+    ),
+    Wire(
+        "an element with bytes left over",
+        (replace(_TEXT, content=struct.pack("<I", 2) + b"red"), _IMAGE),
+        "incomplete string length indicator",
+    ),
+    Wire("a batch of two good items", (_texts(GOOD_TEXT, b"x"), _images(GOOD_IMAGE, GOOD_IMAGE))),
+    Wire(
+        "a batch of two, the second text bad",
+        (_texts(GOOD_TEXT, b"\xff"), _images(GOOD_IMAGE, GOOD_IMAGE)),
+        _UTF8,
+        "text_tokenizer",
+        item=1,
+    ),
+    Wire(
+        "a batch of two, the second image bad",
+        (_texts(GOOD_TEXT, b"x"), _images(GOOD_IMAGE, b"junk")),
+        _NO_PICTURE,
+        "image_decoder",
+        item=1,
+    ),
+    Wire("a bad text and a bad image", (_texts(b""), _images(b"junk")), _EMPTY, "text_tokenizer"),
+)
+"""To the entry point for text and picture."""

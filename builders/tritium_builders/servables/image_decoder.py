@@ -92,7 +92,7 @@ def _open(data: bytes) -> Image.Image:
         accepted = ", ".join(FORMATS)
         raise ValueError(f"not a picture in a format that is accepted ({accepted})") from error
     except Exception as error:
-        raise ValueError(f"the picture's header is refused ({error})") from error
+        raise ValueError(f"the picture cannot be opened ({error})") from error
 
 
 def _check_scans(data: bytes) -> None:

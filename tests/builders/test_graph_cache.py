@@ -1,0 +1,69 @@
+"""Exported graphs are kept, and only used for what they were exported from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.builders.test_bundle import edit
+from tests.support.known import known_bundle
+from tritium_builders import Bundle, graphs
+from tritium_builders.graphs import write_graphs
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The components that were exported, in an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done: list[str] = []
+    for name in ("text_encoder", "image_encoder", "fusion_head"):
+        function = getattr(graphs, f"export_{name}")
+
+        def record(*arguments: object, name: str = name, function: object = function) -> None:
+            done.append(name)
+            function(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(graphs, f"export_{name}", record)
+    return done
+
+
+def write(bundle: Bundle, folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    return {role: path.read_bytes() for role, path in write_graphs(bundle, folder).items()}
+
+
+def test_a_second_export_takes_the_same_graphs_from_the_cache(
+    known: Bundle, exported: list[str], tmp_path: Path
+) -> None:
+    first = write(known, tmp_path / "1")
+    assert exported == ["text_encoder", "image_encoder", *["fusion_head"] * 3]
+    exported.clear()
+    assert write(known, tmp_path / "2") == first
+    assert exported == []
+
+
+def test_a_retrained_head_exports_the_head_alone(
+    known: Bundle, exported: list[str], tmp_path: Path
+) -> None:
+    write(known, tmp_path / "1")
+    exported.clear()
+    head = known_bundle(tmp_path / "other", seed=4)
+    encoders = ("text_encoder/model.safetensors", "image_encoder/model.safetensors")
+    for name in encoders:  # the same encoders under another head
+        (head.folder / name).write_bytes((known.folder / name).read_bytes())
+        old, new = head.manifest.files[name], known.manifest.files[name]
+        edit(head.folder, old.sha256, new.sha256)
+    write(Bundle(head.folder, Bundle.load(head.folder).manifest), tmp_path / "2")
+    assert exported == ["fusion_head"] * 3
+
+
+def test_other_preprocessing_is_another_graph(
+    known: Bundle, exported: list[str], tmp_path: Path, known_copy: Path
+) -> None:
+    first = write(known, tmp_path / "1")
+    exported.clear()
+    edit(known_copy, "rescale_factor = 0.00392156862745098", "rescale_factor = 1.0")
+    second = write(Bundle.load(known_copy), tmp_path / "2")
+    assert "image_encoder" in exported
+    assert second["image_encoder"] != first["image_encoder"]
