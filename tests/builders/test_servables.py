@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import models
+from tests.support.hostile import many_scans
 from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
 from tritium_builders import ImagePreprocessing, TextPreprocessing, servables
 from tritium_builders.servables import engine, image_decoder, text_tokenizer
@@ -114,12 +115,39 @@ class TestImageDecoder:
             (jpeg()[:-300], "the JPEG data is damaged or truncated"),
             (huge_png_header(30_000, 20_000), "600000000 pixels; at most 64000000 are accepted"),
             (huge_png_header(5_000, 5_000), "the PNG data is damaged or truncated"),
+            (many_scans(side=64, scans=100), "the JPEG has more than 100 scans"),
             (b"x" * (contract.MAX_IMAGE_BYTES + 1), "at most 20971520 are accepted"),
         ],
     )
     def test_what_is_refused_says_why(self, data: bytes, reason: str) -> None:
         with pytest.raises(ValueError, match=reason):
             image_decoder.decode(data, STRETCH)
+
+    def test_only_scans_that_are_decoded_count(self) -> None:
+        """A film behind a phone's photo and a thumbnail within it hold scans of their own."""
+        scans = b"\xff\xda\x00\x08" * 1_000
+        comment = b"\xff\xfe" + (len(scans) + 2).to_bytes(2, "big") + scans
+        photo = encode(Image.fromarray(noise()), "JPEG", progressive=True)
+        crowded = photo[:2] + comment + photo[2:] + scans
+        np.testing.assert_array_equal(
+            image_decoder.decode(crowded, STRETCH), image_decoder.decode(photo, STRETCH)
+        )
+        np.testing.assert_array_equal(
+            image_decoder.decode(many_scans(side=64, scans=99), STRETCH), np.full((20, 30, 3), 128)
+        )
+
+    def test_a_bug_fails_its_own_request_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_memory(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
+            if image.width == 7:
+                raise MemoryError
+            return image.resize((30, 20))
+
+        monkeypatch.setattr(image_decoder, "_resize", no_memory)
+        requests = [{"image": np.array([[png(width)]], object)} for width in (30, 7, 31)]
+        first, bad, last = image_decoder.ImageDecoder(Path(), STRETCH)(requests)
+        assert isinstance(bad, MemoryError)
+        assert isinstance(first, dict)
+        assert isinstance(last, dict)
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
     def test_extreme_shapes_are_answered(self, size: tuple[int, int]) -> None:

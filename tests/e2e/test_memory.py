@@ -30,10 +30,13 @@ from tritium_deploy import Server
 
 pytestmark = pytest.mark.e2e
 
-BAD_REQUESTS = 2_000 if os.environ.get("TRITIUM_TEST_FULL") else 400
+BAD_REQUESTS = 20_000 if os.environ.get("TRITIUM_TEST_FULL") else 2_000
 MAX_GROWTH_MB = 50
-"""Issue 2, over 2,000 bad requests."""
-WARM_UP_ROUNDS = 3
+"""Issue 2 allows this over 2,000 bad requests."""
+WARM_UP_REQUESTS = 400
+MAX_MESSAGE_BYTES = 2 * 2**20
+"""Triton keeps some messages for reuse, each as large as it ever was: what 21 MiB ones leave is
+bounded, and comes and goes by more than the growth that is looked for."""
 IN_FLIGHT = 4
 
 
@@ -62,7 +65,7 @@ def bad_requests() -> list[Any]:
             messages.append(request(f"openmoji_classify_{case.modality}", [bad]))
             both = {**good, case.modality: bad}
             messages.append(request("openmoji_classify", list(both.values())))
-    return messages
+    return [message for message in messages if message.ByteSize() <= MAX_MESSAGE_BYTES]
 
 
 def resident_mb(server: Server) -> float:
@@ -72,7 +75,7 @@ def resident_mb(server: Server) -> float:
 
 
 @pytest.fixture
-def stub(server: Server) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
+def stub(server: Server) -> Iterator[Any]:
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(server.grpc_url, options=options) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -87,9 +90,7 @@ def in_flight(server: Server) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in pending)
 
 
-def test_bad_requests_leave_no_trace(
-    server: Server, client: Client, stub: service_pb2_grpc.GRPCInferenceServiceStub
-) -> None:
+def test_bad_requests_leave_no_trace(server: Server, client: Client, stub: Any) -> None:
     good = {"text": GOOD_TEXT, "image": GOOD_IMAGE}
     expected = client.classify(**good).probabilities  # type: ignore[arg-type]
     messages = bad_requests()
@@ -101,12 +102,11 @@ def test_bad_requests_leave_no_trace(
             return str(error.code().name)
         return "ANSWERED"
 
+    several = itertools.cycle(messages)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        # The largest message sizes the shared memory of a stub for good, so each goes first.
-        list(pool.map(send, messages * WARM_UP_ROUNDS))
+        list(pool.map(send, itertools.islice(several, WARM_UP_REQUESTS)))
         before, pids = resident_mb(server), server.pids
-        several = itertools.islice(itertools.cycle(messages), BAD_REQUESTS)
-        outcomes = Counter(pool.map(send, several))
+        outcomes = Counter(pool.map(send, itertools.islice(several, BAD_REQUESTS)))
     after = resident_mb(server)
     print(f"{BAD_REQUESTS} bad requests: {before:.1f} MB before, {after - before:+.1f} MB")
     assert outcomes == {"INVALID_ARGUMENT": BAD_REQUESTS}

@@ -5,13 +5,14 @@ docs/hostile-inputs.md is the same list for people; a test compares the two.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
 from tritium_client import contract
@@ -35,6 +36,8 @@ class Content:
     """Words of the server's error; empty: it is answered."""
     sdk_reason: str = ""
     """Words of the SDK's own error; empty: the SDK sends it."""
+    like: Callable[[], bytes] | None = None
+    """A plain input that gets the same answer."""
 
     @property
     def stage(self) -> str:
@@ -68,6 +71,7 @@ class Wire:
     reason: str = ""
     """Words of the server's error; empty: it is answered."""
     stage: str = REQUEST
+    """Who refuses it, or `answered`."""
     item: int = 0
     """Which item of the request is refused."""
     output: str = contract.PROBABILITIES
@@ -168,6 +172,10 @@ def _broken_exif() -> bytes:
     return encode(Image.fromarray(noise()), "JPEG", exif=exif)
 
 
+def _without_exif() -> bytes:
+    return encode(Image.fromarray(noise()), "JPEG")
+
+
 def _phone_photo() -> bytes:
     first, second = (Image.fromarray(noise(seed=seed)) for seed in (1, 2))
     return encode(first, "MPO", save_all=True, append_images=[second])
@@ -189,6 +197,16 @@ def _huge_gif() -> bytes:
     data = bytearray(encode(Image.new("P", (4, 4)), "GIF"))
     data[6:10] = struct.pack("<HH", 65_535, 65_535)
     return bytes(data)
+
+
+def _plain(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    """What a person sees of a picture: its first frame, upright, in RGB."""
+
+    def opened() -> bytes:
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(make())))
+        return encode(upright.convert("RGB"), "PNG")
+
+    return opened
 
 
 def _just(data: bytes) -> Callable[[], bytes]:
@@ -228,9 +246,24 @@ PICTURES: tuple[Content, ...] = (
     Content("a GIF that claims 65,535 x 65,535", "image", _huge_gif, _TOO_MANY),
     Content("a 1x1 image", "image", lambda: png(1, 1)),
     Content("a 1x10000 image", "image", lambda: png(1, 10_000)),
-    Content("an animated GIF", "image", lambda: _animation("GIF")),
-    Content("an animated WebP", "image", lambda: _animation("WEBP")),
-    Content("an animated PNG", "image", lambda: _animation("PNG")),
+    Content(
+        "an animated GIF",
+        "image",
+        partial(_animation, "GIF"),
+        like=_plain(partial(_animation, "GIF")),
+    ),
+    Content(
+        "an animated WebP",
+        "image",
+        partial(_animation, "WEBP"),
+        like=_plain(partial(_animation, "WEBP")),
+    ),
+    Content(
+        "an animated PNG",
+        "image",
+        partial(_animation, "PNG"),
+        like=_plain(partial(_animation, "PNG")),
+    ),
     Content(
         "a PNG with a comment that unpacks to 100 MB",
         "image",
@@ -245,11 +278,11 @@ PICTURES: tuple[Content, ...] = (
     ),
     Content("a progressive JPEG of 5,000 scans", "image", many_scans, "has more than 100 scans"),
     Content("a 16-bit PNG", "image", _sixteen_bits),
-    Content("a CMYK JPEG", "image", _cmyk),
+    Content("a CMYK JPEG", "image", _cmyk, like=_plain(_cmyk)),
     Content("a PNG with a transparent palette", "image", _transparent_palette),
-    Content("a JPEG with 60 kB of EXIF", "image", _large_exif),
-    Content("a JPEG with a broken EXIF block", "image", _broken_exif),
-    Content("a phone's JPEG of two pictures", "image", _phone_photo),
+    Content("a JPEG with 60 kB of EXIF", "image", _large_exif, like=_plain(_large_exif)),
+    Content("a JPEG with a broken EXIF block", "image", _broken_exif, like=_without_exif),
+    Content("a phone's JPEG of two pictures", "image", _phone_photo, like=_plain(_phone_photo)),
     Content(
         "21 MiB of zeros",
         "image",
@@ -275,17 +308,24 @@ TEXTS: tuple[Content, ...] = (
     Content("half a surrogate pair", "text", _just(b"red \xed\xa0\x80"), _UTF8, _UTF8),
     Content("an overlong null", "text", _just(b"red \xc0\x80"), _UTF8, _UTF8),
     Content("UTF-16", "text", lambda: "red apple".encode("utf-16"), _UTF8, _UTF8),
-    Content("a null byte", "text", _just(b"red \0 apple")),
+    Content("a null byte", "text", _just(b"red \0 apple"), like=_just(GOOD_TEXT)),
     Content("only null bytes", "text", _just(bytes(5))),
-    Content("control characters", "text", lambda: bytes(range(1, 32)) + b"red"),
+    Content("control characters", "text", lambda: bytes(range(1, 32)) + b"red", like=_just(b"red")),
     Content(
         "right-to-left and override marks",
         "text",
         "\u202e\u062a\u0641\u0627\u062d \u2066red".encode,
     ),
-    Content("stacked combining marks", "text", lambda: ("e" + "\u0301" * 500).encode() * 30),
+    Content(
+        "stacked combining marks",
+        "text",
+        lambda: ("e" + "\u0301" * 500).encode() * 30,
+        like=lambda: b"e" * 30,
+    ),
     Content("only zero-width characters", "text", "\u200b\u200d\ufeff".encode),
-    Content("one word of 64 KiB", "text", lambda: b"a" * contract.MAX_TEXT_BYTES),
+    Content(
+        "one word of 64 KiB", "text", lambda: b"a" * contract.MAX_TEXT_BYTES, like=_just(b"[UNK]")
+    ),
     Content("64 KiB of Chinese", "text", lambda: "苹果".encode() * 10_922),
     Content("special tokens spelled out", "text", _just(b"[CLS] [SEP] [PAD] [MASK] [UNK]")),
 )
@@ -374,7 +414,11 @@ REQUESTS: tuple[Wire, ...] = (
         (replace(_TEXT, content=struct.pack("<I", 2) + b"red"), _IMAGE),
         "incomplete string length indicator",
     ),
-    Wire("a batch of two good items", (_texts(GOOD_TEXT, b"x"), _images(GOOD_IMAGE, GOOD_IMAGE))),
+    Wire(
+        "a batch of two good items",
+        (_texts(GOOD_TEXT, b"x"), _images(GOOD_IMAGE, GOOD_IMAGE)),
+        stage=ANSWERED,
+    ),
     Wire(
         "a batch of two, the second text bad",
         (_texts(GOOD_TEXT, b"\xff"), _images(GOOD_IMAGE, GOOD_IMAGE)),
