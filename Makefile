@@ -23,7 +23,7 @@ serve: $(READY)  ## keep the demo app serving on 127.0.0.1:8001 (Ctrl-C drains a
 	@$(BIN)/tritium serve --app openmoji
 
 test: $(READY)  ## the whole suite, against the real tritonserver
-	@$(BIN)/python -m pytest -m "not gpu and not full"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not gpu and not full"
 
 test-full: $(READY)  ## soaks and large counts at full length; its log is committed
 	@mkdir -p benchmarks/results/logs

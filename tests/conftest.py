@@ -14,6 +14,20 @@ import pytest
 RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 
 
+TESTS = Path(__file__).parent
+TOGETHER = {"e2e": "demo", "docs": "demo", "training": "demo"}
+"""Folders whose tests share the trained demo app, and so one worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a slow fixture on one of xdist's workers."""
+    for item in items:
+        folders = item.path.relative_to(TESTS).parts[:-1]
+        shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
+        group = (*shared, *folders, "other")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @dataclass(frozen=True)
 class TrainedDemo:
     """The demo bundle and what `tritium train --json` printed."""

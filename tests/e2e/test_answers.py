@@ -87,7 +87,7 @@ def test_every_item_is_classified_as_pytorch_does(
     served_right = pytorch_right = differ = 0
     largest = 0.0
     for fold in folds:
-        held_out = fold.trained.held_out
+        held_out = fold.held_out
         model = f"openmoji_classify_r{fold.release.number}"
 
         def answer(index: int, model: str = model) -> npt.NDArray[np.float32]:
@@ -96,12 +96,12 @@ def test_every_item_is_classified_as_pytorch_does(
             return infer(raw, model, inputs, contract.PROBABILITIES)
 
         served = on_all(held_out, answer)
-        pytorch = fold.trained.probabilities["text,image"]
+        pytorch = fold.probabilities
         largest = max(largest, float(np.abs(served - pytorch).max()))
         differ += int((served.argmax(1) != pytorch.argmax(1)).sum())
         served_right += int((served.argmax(1) == labels[list(held_out)]).sum())
         pytorch_right += int((pytorch.argmax(1) == labels[list(held_out)]).sum())
-    total = sum(len(fold.trained.held_out) for fold in folds)
+    total = sum(len(fold.held_out) for fold in folds)
     print(f"{total} items: served {served_right / total:.4f}, PyTorch {pytorch_right / total:.4f}, "
           f"{differ} labels differ, largest difference {largest:.2g}")  # fmt: skip
     assert total == len(items)
@@ -114,7 +114,7 @@ def test_every_feature_equals_pytorchs(
 ) -> None:
     """Straight from the served encoders, for the held-out items of the live release."""
     components = folds[0].release.components
-    held_out = folds[0].trained.held_out
+    held_out = folds[0].held_out
     items = [prepared.dataset.items[index].sample(labelled=True) for index in held_out]
     spec = folds[0].bundle.manifest.image.servable_spec()
 

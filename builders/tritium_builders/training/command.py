@@ -22,6 +22,10 @@ def train_command(
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Take the bundle that this recipe already made.")
     ] = False,
+    cross_validate: Annotated[
+        bool,
+        typer.Option("--cross-validate", help="Hold every fold out in turn; write no bundle."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report and the bundle's hash as JSON.")
     ] = False,
@@ -36,15 +40,24 @@ def train_command(
         tritium train recipes/openmoji.toml
 
         tritium train recipes/openmoji.toml --out /tmp/try --json
+
+        tritium train recipes/openmoji.toml --cross-validate
     """
     from rich.console import Console
 
     with needs("train"):
-        from tritium_builders.training.report import TrainingReport, render_report
-        from tritium_builders.training.run import REPORT, train
+        from tritium_builders.training import run
+        from tritium_builders.training.report import TrainingReport, render_folds, render_report
 
-    bundle = train(recipe, out=out, reuse=reuse)
-    report = TrainingReport.model_validate_json((bundle.folder / REPORT).read_bytes())
+    if cross_validate:
+        reports = run.cross_validate(recipe)
+        if as_json:
+            typer.echo(json.dumps([report.model_dump() for report in reports]))
+        else:
+            Console().print(render_folds(reports))
+        return
+    bundle = run.train(recipe, out=out, reuse=reuse)
+    report = TrainingReport.model_validate_json((bundle.folder / run.REPORT).read_bytes())
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}
         typer.echo(json.dumps({**answer, "report": report.model_dump()}))

@@ -160,6 +160,31 @@ def render_report(report: TrainingReport) -> RenderableType:
     return Group(accuracies, labels, gain)
 
 
+def render_folds(reports: Sequence[TrainingReport]) -> RenderableType:
+    """Lay the reports of all folds out for a terminal, with their mean."""
+    from rich.table import Table
+
+    table = Table(
+        "held-out fold", "items", "fusion", "text-only model", "image-only model", "gain",
+        title=f"{reports[0].app}: accuracy, mean of {len(reports[0].fusion.by_seed)} seeds",
+    )  # fmt: skip
+    for report in reports:
+        models = (report.fusion, report.text_model, report.image_model)
+        figures = (f"{accuracy.mean:.1%}" for accuracy in models)
+        gain = f"{report.gain_points:+.1f} points"
+        table.add_row(str(report.fold), str(report.held_out), *figures, gain)
+    means = [
+        statistics.fmean(report.fusion.mean for report in reports),
+        statistics.fmean(report.text_model.mean for report in reports),
+        statistics.fmean(report.image_model.mean for report in reports),
+    ]
+    overall = f"{100 * (means[0] - max(means[1:])):+.1f} points"
+    total = sum(report.held_out for report in reports)
+    table.add_section()
+    table.add_row("all", str(total), *(f"{mean:.1%}" for mean in means), overall)
+    return table
+
+
 def _by_label(dataset: Dataset, trained: TrainedFold) -> dict[str, LabelScores]:
     with needs("train"):
         from sklearn.metrics import classification_report

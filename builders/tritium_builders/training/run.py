@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,33 @@ def train(
     prepared = prepare(recipe)
     shipped, report = train_seeds(prepared)
     return write_bundle(prepared, shipped, target, report=report)
+
+
+def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
+    """Train what a recipe says with every fold held out in turn, and write nothing.
+
+    One fold is a small sample; every item of the data set is held out once here.
+
+    Args:
+        recipe_path: A recipe file.
+
+    Returns:
+        One report for each fold.
+
+    Raises:
+        RecipeError: when the recipe, or something that it names, cannot be used.
+        MissingExtraError: when a package is not installed.
+    """
+    recipe = load_recipe(Path(recipe_path))
+    with needs("train"):
+        from tritium_builders.training.folds import prepare
+    prepared = prepare(recipe)
+    reports = []
+    for fold in range(recipe.split.folds):
+        split = recipe.split.model_copy(update={"fold": fold})
+        held_out = replace(prepared, recipe=recipe.model_copy(update={"split": split}))
+        reports.append(train_seeds(held_out)[1])
+    return reports
 
 
 def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
