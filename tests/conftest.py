@@ -19,6 +19,7 @@ TOGETHER = {"e2e": "demo", "docs": "demo", "training": "demo"}
 """Folders whose tests share the trained demo app, and so one worker."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share a slow fixture on one of xdist's workers."""
     for item in items:

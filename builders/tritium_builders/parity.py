@@ -93,11 +93,17 @@ class _Gate:
             self._compare_answers(given, available)
         return ParityReport(tolerance=self.tolerance, stages=self.stages)
 
-    def _run(self, role: Role, requests: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
+    def _run(
+        self,
+        role: Role,
+        requests: Sequence[dict[str, Array]],
+        samples: Sequence[str] = (),
+    ) -> list[dict[str, Array]]:
         """Run all samples at once, as ragged neighbours of one batch."""
         self.progress(role)
         answers = []
-        for sample, answer in zip(self._ids, self.staged[role].load()(requests), strict=True):
+        found = self.staged[role].load()(requests)
+        for sample, answer in zip(samples or self._ids, found, strict=True):
             if isinstance(answer, Exception):
                 raise ParityError(
                     Mismatch(role, "-", sample, (), (), float("inf"), 0.0, f"raised: {answer}")
@@ -117,11 +123,9 @@ class _Gate:
             [answer[contract.INPUT_IDS][0] for answer in tokens],
         )
         # One request with all texts is padded by the servable; the side must be training's.
-        together = self.staged["text_tokenizer"].load()(
-            [{contract.TEXT: np.array(texts, dtype=object)}]
-        )[0]
-        if isinstance(together, Exception):
-            raise together
+        (together,) = self._run(
+            "text_tokenizer", [{contract.TEXT: np.array(texts, dtype=object)}], ["all"]
+        )
         padded = self._pad(expected)
         self._compare_equal(
             "text_tokenizer",
@@ -166,13 +170,8 @@ class _Gate:
         """Golden samples may all be of one kind; callers send pictures of every kind."""
         spec = self.bundle.manifest.image.servable_spec()
         probes = probe_pictures()
-        servable = self.staged["image_decoder"].load()
-        answers = servable(
-            [{contract.IMAGE: np.array([[data]], dtype=object)} for data in probes.values()]
-        )
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        requests = [{contract.IMAGE: np.array([[data]], dtype=object)} for data in probes.values()]
+        answers = self._run("image_decoder", requests, list(probes))
         self._compare_equal(
             "image_decoder",
             f"{contract.PIXELS} (other formats)",

@@ -139,6 +139,15 @@ def test_a_crash_in_a_stage_publishes_nothing(
     assert_nothing_published(tmp_path)
 
 
+def test_a_picture_that_the_servable_refuses_is_a_parity_error(
+    custom: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault(monkeypatch, "image_decoder", '"WEBP", ', "")
+    with pytest.raises(ParityError, match=r"sample WebP: .*not a picture in a format"):
+        build(custom, repository=tmp_path)
+    assert_nothing_published(tmp_path)
+
+
 def test_a_graph_that_the_target_refuses_names_the_component(
     custom_copy: Path, tmp_path: Path
 ) -> None:

@@ -9,16 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import models
-from tests.support.known import known_bundle
+from tests.support.known import known_bundle, sequence_bundle
 from tritium_builders import Bundle, Release, build
 from tritium_builders import publish as publishing
 from tritium_builders.errors import PublishError
 from tritium_builders.release import (
+    Target,
     list_apps,
     list_releases,
     live_release,
@@ -218,9 +220,13 @@ def test_a_full_disk_publishes_nothing_and_says_so(
     assert "staging" not in done.stdout
 
 
-def test_a_known_bundle_builds_for_both_targets(tmp_path: Path) -> None:
-    bundle = known_bundle(tmp_path / "known")
-    for number, target in enumerate(("openvino", "onnxruntime"), 1):
-        release = build(bundle, target=target, repository=tmp_path / "r")  # type: ignore[arg-type]
+@pytest.mark.parametrize("make", [known_bundle, sequence_bundle])
+def test_known_architectures_build_for_both_targets(
+    make: Callable[[Path], Bundle], tmp_path: Path
+) -> None:
+    bundle = make(tmp_path / "bundle")
+    targets: tuple[Target, ...] = ("openvino", "onnxruntime")
+    for number, target in enumerate(targets, 1):
+        release = build(bundle, target=target, repository=tmp_path / "r")
         assert release.number == number
-        assert max(s.largest_difference for s in release.parity.stages) < 1e-4
+        assert max(stage.largest_difference for stage in release.parity.stages) < 1e-4

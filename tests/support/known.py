@@ -6,11 +6,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
+from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from tests.support.models import IMAGES, LABELS, examples, tokenizer
 from tritium_builders import Bundle, TextPreprocessing
-from tritium_builders.models import ConcatFusion, HuggingFaceImageEncoder, HuggingFaceTextEncoder
+from tritium_builders.models import (
+    ConcatFusion,
+    HuggingFaceImageEncoder,
+    HuggingFaceTextEncoder,
+    SequenceCrossAttentionFusion,
+)
+
+
+def sequence_bundle(path: Path, app: str = "sequence") -> Bundle:
+    """Write a bundle whose head attends over tokens and patches."""
+    torch.manual_seed(5)
+    bert = BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    vit = ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        image_size=64, patch_size=16,
+    )  # fmt: skip
+    head = SequenceCrossAttentionFusion(
+        text_features=32, image_features=32, labels=len(LABELS), width=16, hidden=16
+    )
+    return known_bundle(
+        path,
+        app,
+        text_encoder=HuggingFaceTextEncoder(BertModel(bert), "none").eval(),
+        image_encoder=HuggingFaceImageEncoder(ViTModel(vit), "none").eval(),
+        fusion_head=head.eval(),
+        fusion="sequence_cross_attention",
+    )
 
 
 def known_bundle(path: Path, app: str = "known", seed: int = 3, **changes: Any) -> Bundle:
