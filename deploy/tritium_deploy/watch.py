@@ -132,13 +132,18 @@ class Watcher:
             if dead or time.monotonic() - self._listed_at > LISTING_S:
                 self._known = {stub.pid: stub for stub in self._triton.stubs()}
                 self._listed_at = time.monotonic()
-            if dead:
                 self._handle(dead)
 
     def _handle(self, dead: list[Stub]) -> None:
+        """Heal what is short of stubs now, whether or not its death was seen.
+
+        A death is not taken as gone by when it could not be healed at once: the next look finds
+        the component short again.
+        """
         for stub in dead:
             self._triton.forget(stub)
-        sick = {stub.model for stub in dead if self._is_missed(stub.model)} - self._given_up
+        components = {model for app in self._apps for model in app.components}
+        sick = {model for model in components - self._given_up if self._is_missed(model)}
         if self._triton.exited.is_set() or self._stop.is_set():
             return
         heal = []
@@ -154,11 +159,9 @@ class Watcher:
 
     def _is_missed(self, model: str) -> bool:
         """Tell a death from the planned end of an unloaded or replaced model."""
-        if not self._control.is_ready(model):
-            return False
         running = sum(stub.model == model for stub in self._known.values())
         expected = next((app.instances[model] for app in self._users(model)), 1)
-        return running < expected
+        return running < expected and self._control.is_ready(model)
 
     def _heal(self, models: list[str]) -> None:
         started = time.monotonic()

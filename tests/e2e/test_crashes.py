@@ -42,6 +42,12 @@ def doomed(folds: tuple[Fold, ...], repository: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def seen_not_ready() -> Counter[str]:
+    """How often /ready said 503 after a kill, by role."""
+    return Counter()
+
+
 @contextmanager
 def load(server: Server, image: bytes) -> Iterator[Counter[str]]:
     """Callers that ask for text + picture without a pause, and count what they get."""
@@ -92,22 +98,27 @@ def stub_pid(server: Server, component: str) -> int:
     "role", ["image_encoder", "text_encoder", "image_decoder", "text_tokenizer", "fusion_head"]
 )
 def test_a_killed_stub_is_healed_under_load(
-    doomed: Server, folds: tuple[Fold, ...], role: str
+    doomed: Server, folds: tuple[Fold, ...], seen_not_ready: Counter[str], role: str
 ) -> None:
     component = folds[0].release.components[role].model  # type: ignore[index]
     image = folds[0].bundle.golden[0].image
     expected = folds[0].bundle.golden[0]
     with load(doomed, image), Client(doomed.grpc_url, app="openmoji") as client:
         for _ in range(max(1, KILLS // 5)):
+            heals = doomed.apps[0].heals
             os.kill(stub_pid(doomed, component), signal.SIGKILL)
             killed = time.monotonic()
-            while ready(doomed):
-                assert time.monotonic() - killed < HEALED_WITHIN_S, "readiness never noticed"
-            while not ready(doomed):
+            while doomed.apps[0].heals == heals or not ready(doomed):
+                seen_not_ready[role] += not ready(doomed)
                 assert time.monotonic() - killed < HEALED_WITHIN_S, "it was not healed in time"
             left = HEALED_WITHIN_S - (time.monotonic() - killed)
             answer = client.classify(text=expected.text, image=image, timeout_s=left)
             assert answer.label == expected.answer
+
+
+def test_readiness_was_false_in_between(seen_not_ready: Counter[str]) -> None:
+    """Over all kills: a look takes as long as a quick heal when the machine is crowded."""
+    assert seen_not_ready.total() > 0
 
 
 def test_refused_inputs_leave_nothing_in_flight(doomed: Server, folds: tuple[Fold, ...]) -> None:
