@@ -23,11 +23,11 @@ serve: $(READY)  ## keep the demo app serving on 127.0.0.1:8001 (Ctrl-C drains a
 	@$(BIN)/tritium serve --app openmoji
 
 test: $(READY)  ## the whole suite, against the real tritonserver
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not gpu and not full"
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not gpu and not full"
 
 test-full: $(READY)  ## soaks and large counts at full length; its log is committed
 	@mkdir -p benchmarks/results/logs
-	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not gpu" 2>&1 \
+	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not gpu" 2>&1 \
 		| tee benchmarks/results/logs/test-full.log; exit $${PIPESTATUS[0]}
 
 check: $(READY)  ## format, lint, types, dependency direction

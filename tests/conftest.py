@@ -14,19 +14,22 @@ import pytest
 RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 
 
-TESTS = Path(__file__).parent
 TOGETHER = {"e2e": "demo", "docs": "demo", "training": "demo"}
 """Folders whose tests share the trained demo app, and so one worker."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a slow fixture on one of xdist's workers."""
-    for item in items:
-        folders = item.path.relative_to(TESTS).parts[:-1]
-        shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
-        group = (*shared, *folders, "other")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a room, which share slow fixtures, on one of xdist's workers."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            folders = nodeid.partition("::")[0].split("/")[1:-1]
+            shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
+            return (*shared, *folders, "other")[0]
+
+    return ByRoom(config, log)
 
 
 @dataclass(frozen=True)
