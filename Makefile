@@ -27,7 +27,7 @@ test: $(READY)  ## the whole suite, against the real tritonserver
 
 test-full: $(READY)  ## soaks and large counts at full length; its log is committed
 	@mkdir -p benchmarks/results/logs
-	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not gpu" 2>&1 \
+	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not gpu" 2>&1 | sed "s|$(CURDIR)|.|g" \
 		| tee benchmarks/results/logs/test-full.log; exit $${PIPESTATUS[0]}
 
 check: $(READY)  ## format, lint, types, dependency direction
