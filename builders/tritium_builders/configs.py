@@ -28,15 +28,15 @@ PACKING_WASTE = 0.25
 
 _CHAIN: tuple[Role, ...] = (
     "text_tokenizer",
+    "text_encoder",
     "image_decoder",
     "image_encoder",
-    "text_encoder",
 )
 """The steps before the head, one after the other: no request ever has two steps in flight.
 
 This Triton leaks a request, and can freeze the whole server, when one step of an ensemble fails
-(a refused input, a dead stub) while another of the same request is in flight. The tokens
-therefore travel through the image's steps. See docs/decisions/steps-come-one-after-the-other.md.
+(a refused input, a dead stub) while another of the same request is in flight. The image's decoder
+therefore waits for the text's features. See docs/decisions/steps-come-one-after-the-other.md.
 """
 
 _TYPES = {
@@ -72,8 +72,8 @@ class ComponentGraph:
     role: Role
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    handed_on: tuple[TensorSpec, ...] = ()
-    """What may come along and is given on unchanged, so that a later step waits for this one."""
+    waits_for: tuple[TensorSpec, ...] = ()
+    """What may come along and is not read: the step that gives it comes before this one."""
 
 
 def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
@@ -95,9 +95,9 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
     graphs = [
         ComponentGraph("text_tokenizer", (text,), (ids, mask)),
-        ComponentGraph("image_decoder", (image,), (pixels,), handed_on=(ids, mask)),
+        ComponentGraph("image_decoder", (image,), (pixels,), waits_for=(text_features,)),
         ComponentGraph("text_encoder", (ids, mask), (text_features,)),
-        ComponentGraph("image_encoder", (pixels,), (image_features,), handed_on=(ids, mask)),
+        ComponentGraph("image_encoder", (pixels,), (image_features,)),
     ]
     for given in manifest.entry_points:
         inputs = [text_features] if "text" in given else []
@@ -132,17 +132,17 @@ def component_config(graph: ComponentGraph, spec: Mapping[str, Any]) -> pb.Model
         spec: What its servable takes, written into the parameter `spec`.
     """
     config = pb.ModelConfig(backend="python", max_batch_size=MAX_BATCH)
-    for tensor in (*graph.inputs, *graph.handed_on):
+    for tensor in (*graph.inputs, *graph.waits_for):
         config.input.append(
             pb.ModelInput(
                 name=tensor.name,
                 data_type=tensor.data_type,
                 dims=tensor.dims,
                 allow_ragged_batch=tensor.ragged,
-                optional=tensor in graph.handed_on,
+                optional=tensor in graph.waits_for,
             )
         )
-    for tensor in (*graph.outputs, *graph.handed_on):
+    for tensor in graph.outputs:
         config.output.append(_output(tensor))
     # No queue delay: while one batch is computed the next one gathers by itself.
     config.dynamic_batching.SetInParent()
@@ -175,20 +175,15 @@ def release_ensemble(
     config = _entry_point(manifest, number, given, target, precision)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
     chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
-    together = len(given) > 1
-    # Tensor -> its name within the ensemble; one that is handed on has a name for each hop.
-    current = {tensor.name: tensor.name for tensor in config.input}
     for graph in [*chain, graphs[head_role(given)]]:
         step = config.ensemble_scheduling.step.add(
             model_name=components[graph.role], model_version=1
         )
-        handed_on = graph.handed_on if together else ()
-        for tensor in (*graph.inputs, *handed_on):
-            step.input_map[tensor.name] = current[tensor.name]
-        current |= {tensor.name: tensor.name for tensor in graph.outputs}
-        current |= {tensor.name: f"{tensor.name}_after_{graph.role}" for tensor in handed_on}
-        for tensor in (*graph.outputs, *handed_on):
-            step.output_map[tensor.name] = current[tensor.name]
+        waits_for = graph.waits_for if len(given) > 1 else ()
+        for tensor in (*graph.inputs, *waits_for):
+            step.input_map[tensor.name] = tensor.name
+        for tensor in graph.outputs:
+            step.output_map[tensor.name] = tensor.name
     return config
 
 

@@ -95,7 +95,9 @@ class FusionModel:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 [B, H, W, 3] pixels and run the image encoder."""
-        scaled = pixels.permute(0, 3, 1, 2).float() * self.image.rescale_factor
+        # Floats first: TensorRT takes UINT8 as an input, and the only thing that it does with it
+        # is a cast.
+        scaled = pixels.float().permute(0, 3, 1, 2) * self.image.rescale_factor
         mean = torch.tensor(self.image.mean, dtype=torch.float32).reshape(1, 3, 1, 1)
         std = torch.tensor(self.image.std, dtype=torch.float32).reshape(1, 3, 1, 1)
         return features_of(self.image_encoder((scaled - mean) / std), "image_encoder")

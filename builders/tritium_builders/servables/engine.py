@@ -144,8 +144,7 @@ class Engine:
         """Answer all requests.
 
         Args:
-            requests: Each with every input, [N, ...]; ragged ones [N, length, ...]. Other
-                tensors that come along are handed on as they are.
+            requests: Each with every input, [N, ...]; ragged ones [N, length, ...].
 
         Returns:
             For each request every output, [N, ...]; ragged ones cut back to its own length.
@@ -165,7 +164,7 @@ class Engine:
             for position, row in enumerate(group):
                 found[row.request, row.item] = self._cut(outputs, position, row)
         return [
-            self._join(request, [found[index, item] for item in range(self._items(request))])
+            self._join([found[index, item] for item in range(self._items(request))])
             for index, request in enumerate(requests)
         ]
 
@@ -194,16 +193,14 @@ class Engine:
             for tensor in self._spec["outputs"]
         }
 
-    def _join(self, request: Tensors, items: Sequence[Tensors | Exception]) -> Tensors | Exception:
+    def _join(self, items: Sequence[Tensors | Exception]) -> Tensors | Exception:
         tensors: list[Tensors] = []
         for item in items:
             if isinstance(item, Exception):
                 return item
             tensors.append(item)
-        taken = {tensor["name"] for tensor in self._spec["inputs"]}
-        handed_on = {name: value for name, value in request.items() if name not in taken}
         outputs = (output["name"] for output in self._spec["outputs"])
-        return {name: np.stack([item[name] for item in tensors]) for name in outputs} | handed_on
+        return {name: np.stack([item[name] for item in tensors]) for name in outputs}
 
 
 def _pad(value: npt.NDArray[Any], length: int, pad: int) -> npt.NDArray[Any]:

@@ -159,12 +159,11 @@ class ImageDecoder:
         """Answer every request on its own.
 
         Args:
-            requests: Each with `image`, BYTES [N, 1]. Tokens may come along (`input_ids` and
-                `attention_mask`, INT64 [N, tokens]); they are handed on as they are.
+            requests: Each with `image`, BYTES [N, 1]. The text's features may come along; they
+                are not read, this step only waits for them.
 
         Returns:
-            For each request `pixels`, UINT8 [N, height, width, 3], and the tokens, or why it was
-            refused.
+            For each request `pixels`, UINT8 [N, height, width, 3], or why it was refused.
         """
         if len(requests) == 1:
             return [self._answer(requests[0])]
@@ -179,8 +178,7 @@ class ImageDecoder:
                 return InvalidInputError(item, str(error))
             except Exception as error:  # noqa: BLE001 - no memory, say; its neighbours are answered
                 return error
-        handed_on = {name: value for name, value in request.items() if name != "image"}
-        return {"pixels": np.stack(pixels), **handed_on}
+        return {"pixels": np.stack(pixels)}
 
 
 class TritonPythonModel:
