@@ -6,6 +6,9 @@
     ├── ExportError          a PyTorch module has no ONNX form that behaves like it
     ├── CompileError         a target's compiler refused a graph
     ├── ParityError          the built app does not answer what PyTorch answers
+    │   └── CastError        no cast of a component answers what its fp32 graph answers
+    ├── AccuracyError        a reduced precision costs more accuracy than it may
+    ├── TargetMissingError   this machine lacks what a target is built with
     ├── PublishError         the repository could not take the release
     └── MissingExtraError    a part of the installation is not there
 
@@ -52,6 +55,14 @@ class ExportError(TritiumError):
 
 class CompileError(TritiumError):
     """A target's compiler refused a graph."""
+
+
+class AccuracyError(TritiumError):
+    """A reduced precision costs more accuracy than it may; nothing was published."""
+
+
+class TargetMissingError(TritiumError):
+    """This machine lacks what a target is built with; says what, and where it can be built."""
 
 
 class PublishError(TritiumError):
@@ -112,3 +123,7 @@ class ParityError(TritiumError):
     def __init__(self, mismatch: Mismatch, *, hint: str = "") -> None:
         super().__init__(f"parity: {mismatch}" + (f"; {hint}" if hint else ""))
         self.mismatch = mismatch
+
+
+class CastError(ParityError):
+    """No cast of a component to a reduced precision is close enough to fp32."""

@@ -18,18 +18,17 @@ import safetensors.numpy
 
 from tritium_builders.bundle import GOLDEN_TENSORS, Bundle
 from tritium_builders.bundle_schema import FEATURE_TENSORS, head_role
-from tritium_builders.components import StagedComponent
 from tritium_builders.errors import Mismatch, ParityError
 from tritium_builders.probes import probe_pictures
 from tritium_builders.release import ParityReport, Precision, StageParity, Tolerance
 from tritium_builders.samples import modalities_key
 from tritium_builders.servables import image_decoder
+from tritium_builders.stages import Servables
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
 
 Array = npt.NDArray[Any]
-Servable = Callable[[Sequence[dict[str, Array]]], list[dict[str, Array] | Exception]]
 
 HINTS: dict[Role, str] = {
     "text_tokenizer": "the tokenizer, max_length or padding_side differs from training's",
@@ -42,17 +41,20 @@ HEAD_HINT = "the labels' order, the head's weights or its graph differ from PyTo
 
 def verify(
     bundle: Bundle,
-    staged: Mapping[Role, StagedComponent],
+    servables: Servables,
     precision: Precision,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    buckets: Sequence[int] = (),
 ) -> ParityReport:
     """Compare every stage with PyTorch on the golden samples.
 
     Args:
         bundle: Holds the golden samples and what PyTorch said at every stage.
-        staged: The components that will be published.
+        servables: Of the components that will be published.
         precision: Decides the tolerances.
         progress: Told the role of each component before it is compared.
+        buckets: Lengths that the tokenizer pads to; none: to the longest of a request.
 
     Returns:
         The largest differences that were seen.
@@ -60,15 +62,16 @@ def verify(
     Raises:
         ParityError: the first output outside its tolerance, with both shapes and the numbers.
     """
-    return _Gate(bundle, staged, TOLERANCES[precision], progress).run()
+    return _Gate(bundle, servables, TOLERANCES[precision], progress, buckets).run()
 
 
 @dataclass
 class _Gate:
     bundle: Bundle
-    staged: Mapping[Role, StagedComponent]
+    servables: Servables
     tolerance: Tolerance
     progress: Callable[[str], None]
+    buckets: Sequence[int] = ()
     stages: list[StageParity] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class _Gate:
         tokens = self._tokens()
         pixels = self._pixels()
         text_features = self._run("text_encoder", tokens)
-        self._compare_features("text_encoder", text, text_features)
+        self._compare_features("text_encoder", text, text_features, tokens)
         image_features = self._run("image_encoder", pixels)
         self._compare_features("image_encoder", image, image_features)
         available = [
@@ -102,7 +105,7 @@ class _Gate:
         """Run all samples at once, as ragged neighbours of one batch."""
         self.progress(role)
         answers = []
-        found = self.staged[role].load()(requests)
+        found = self.servables[role]()(requests)
         for sample, answer in zip(samples or self._ids, found, strict=True):
             if isinstance(answer, Exception):
                 raise ParityError(
@@ -116,11 +119,12 @@ class _Gate:
         single = [{contract.TEXT: np.array([text], dtype=object)} for text in texts]
         tokens = self._run("text_tokenizer", single)
         expected = self._expected(contract.INPUT_IDS)
+        # Where texts are padded to buckets, the mask says which ids are the text's.
         self._compare_equal(
             "text_tokenizer",
             contract.INPUT_IDS,
             expected,
-            [answer[contract.INPUT_IDS][0] for answer in tokens],
+            [_unpadded(answer[contract.INPUT_IDS], answer) for answer in tokens],
         )
         # One request with all texts is padded by the servable; the side must be training's.
         (together,) = self._run(
@@ -138,6 +142,7 @@ class _Gate:
     def _pad(self, rows: Sequence[Array]) -> Array:
         text = self.bundle.manifest.text
         longest = max(len(row) for row in rows)
+        longest = next((length for length in self.buckets if length >= longest), longest)
         return np.stack(
             [
                 np.pad(
@@ -196,10 +201,17 @@ class _Gate:
         self._record(stage, output, max(differences), samples=len(expected))
 
     def _compare_features(
-        self, stage: Role, output: str, answers: Sequence[dict[str, Array]]
+        self,
+        stage: Role,
+        output: str,
+        answers: Sequence[dict[str, Array]],
+        tokens: Sequence[dict[str, Array]] = (),
     ) -> None:
         expected = self._expected(output)
         actual = [answer[output][0] for answer in answers]
+        if output == contract.TEXT_SEQUENCE:
+            pairs = zip(answers, tokens, strict=True)
+            actual = [_unpadded(answer[output], token) for answer, token in pairs]
         relative = [
             _difference(want, got) / (float(np.abs(want).max()) or 1.0)
             for want, got in zip(expected, actual, strict=True)
@@ -298,6 +310,12 @@ class _Gate:
                 smallest_cosine=cosine,
             )
         )
+
+
+def _unpadded(values: Array, tokens: Mapping[str, Array]) -> Array:
+    """The first item's values [tokens, ...] where its mask is 1."""
+    found: Array = values[0][tokens[contract.ATTENTION_MASK][0] == 1]
+    return found
 
 
 def _difference(expected: Array, actual: Array) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,7 +22,7 @@ STATE_FOLDER = ".tritium"
 """Inside the repository: lock, staging area and histories. Triton never looks into it."""
 
 Target = Literal["openvino", "onnxruntime", "tensorrt"]
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class _Record(BaseModel):
@@ -74,6 +74,67 @@ class ParityReport(_Record):
     stages: list[StageParity]
 
 
+class ComponentCast(_Record):
+    """How one component's graph came from fp32 to the release's precision."""
+
+    precision: Precision
+    onnx_bytes: int
+    onnx_sha256: str
+    """Of the graph that was compiled."""
+    nodes: int
+    islands: list[str] = []
+    """What stayed in higher precision because the gate asked for it, in words."""
+    cosine: float = 1.0
+    """Smallest cosine of an output with fp32's, over the calibration samples."""
+    largest_difference: float = 0.0
+    """Of an output from fp32's, relative to that vector's largest value."""
+
+
+class AccuracyReport(_Record):
+    """Top-1 of the release's precision beside fp32's, sample by sample."""
+
+    samples: int
+    labelled: bool
+    """False where nobody labelled the samples: then "right" means fp32's own answer."""
+    both_right: int
+    only_fp32_right: int
+    only_this_right: int
+    both_wrong: int
+    points: float
+    """Percentage points gained; negative when accuracy was lost."""
+    interval: tuple[float, float]
+    """95 % confidence interval of `points`, for paired samples."""
+
+
+class ProfileShape(_Record):
+    """The shapes of one input that one optimisation profile covers, batch first."""
+
+    min: list[int]
+    opt: list[int]
+    max: list[int]
+
+
+class PlanRecord(_Record):
+    """One component's TensorRT plan."""
+
+    profiles: list[dict[str, ProfileShape]]
+    """Profile index -> input -> shapes."""
+    layers: int
+    seconds: float
+
+
+class TensorRTRecord(_Record):
+    """What a release's plans were built with; a server must match it before it loads them."""
+
+    version: str
+    """TensorRT's, for instance `10.9.0.34`."""
+    compute_capability: str
+    """Of the GPU that built, for instance `8.6`."""
+    options: dict[str, Any]
+    """`TensorRTOptions`, as given."""
+    plans: dict[Role, PlanRecord]
+
+
 class Release(_Record):
     """The content of release.json."""
 
@@ -86,15 +147,28 @@ class Release(_Record):
     """The sets of modalities that callers may give."""
     target: Target
     precision: Precision
+    max_batch: int = 32
+    """Requests that one execution of a component may answer."""
     components: dict[Role, PublishedComponent]
     bundle_hash: str
     tools: dict[str, str]
     """Package -> version, of everything that had a hand in the engines."""
     parity: ParityReport
+    casts: dict[Role, ComponentCast] = {}
+    """For reduced precision: how each component's graph was cast."""
+    accuracy: AccuracyReport | None = None
+    """For reduced precision: what it costs."""
+    tensorrt: TensorRTRecord | None = None
+    """For the target tensorrt."""
     command: str
     """The command that builds this release again."""
     created: str
     """ISO 8601, UTC."""
+
+    @property
+    def version_compatible(self) -> bool:
+        """Whether its plans may be loaded by a later TensorRT than they were built with."""
+        return self.tensorrt is not None and bool(self.tensorrt.options["version_compatible"])
 
     def alias(self, modalities: list[Modality]) -> str:
         """Name the ensemble that callers use for these modalities."""

@@ -41,13 +41,17 @@ def sequence_bundle(path: Path, app: str = "sequence") -> Bundle:
     )
 
 
-def known_bundle(path: Path, app: str = "known", seed: int = 3, **changes: Any) -> Bundle:
+def known_bundle(
+    path: Path, app: str = "known", seed: int = 3, head_seed: int | None = None, **changes: Any
+) -> Bundle:
     """Write a bundle whose components are kept as architecture and safetensors."""
     torch.manual_seed(seed)
     bert = BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     )
     resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    text_encoder, image_encoder = BertModel(bert), ResNetModel(resnet)
+    torch.manual_seed(seed + 1 if head_seed is None else head_seed)
     head = ConcatFusion(
         text_features=32, image_features=16, labels=len(LABELS), width=16, hidden=16
     )
@@ -55,10 +59,10 @@ def known_bundle(path: Path, app: str = "known", seed: int = 3, **changes: Any) 
         for parameter in head.classifier.parameters():
             parameter.mul_(4)
     arguments = {
-        "text_encoder": HuggingFaceTextEncoder(BertModel(bert), "mean").eval(),
+        "text_encoder": HuggingFaceTextEncoder(text_encoder, "mean").eval(),
         "tokenizer": tokenizer(),
         "text_preprocessing": TextPreprocessing(max_length=48),
-        "image_encoder": HuggingFaceImageEncoder(ResNetModel(resnet), "pooled").eval(),
+        "image_encoder": HuggingFaceImageEncoder(image_encoder, "pooled").eval(),
         "image_preprocessing": IMAGES,
         "fusion_head": head.eval(),
         "labels": LABELS,

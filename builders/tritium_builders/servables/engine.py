@@ -133,12 +133,13 @@ class Engine:
         spec: `stage`, `runtime`, `file`, `threads`, `max_batch`, `waste`; `inputs`, each with
             `name`, `ragged` (its first axis is the text's length) and `pad`; `outputs`, each
             with `name` and `ragged`.
+        runtime: What runs a batch; None for the one that the specification names.
     """
 
-    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, spec: dict[str, Any], runtime: Runtime | None = None) -> None:
         self._spec = spec
         self._ragged = [tensor["name"] for tensor in spec["inputs"] if tensor["ragged"]]
-        self._runtime: Runtime = RUNTIMES[spec["runtime"]](folder / spec["file"], spec)
+        self._runtime = runtime or RUNTIMES[spec["runtime"]](folder / spec["file"], spec)
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
         """Answer all requests.

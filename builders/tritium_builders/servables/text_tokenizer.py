@@ -1,4 +1,4 @@
-"""Triton servable: a text -> token ids of its true length.
+"""Triton servable: a text -> token ids of its true length, or padded to a bucket.
 
 Copied into a release as `model.py`; training and the parity gate import the same functions, so
 what was trained on is what is served. Needs numpy and tokenizers only.
@@ -63,13 +63,22 @@ def encode(tokenizer: Tokenizer, text: bytes, spec: dict[str, Any]) -> list[int]
     return ids
 
 
-def pad(rows: Sequence[Sequence[int]], side: str, pad_id: int) -> Tensors:
-    """Pad rows of token ids to the longest.
+def pad(
+    rows: Sequence[Sequence[int]], side: str, pad_id: int, buckets: Sequence[int] = ()
+) -> Tensors:
+    """Pad rows of token ids to the longest, or to the smallest bucket that holds it.
+
+    Args:
+        rows: Token ids.
+        side: `right` or `left`.
+        pad_id: What to pad with.
+        buckets: Lengths that the encoder was compiled for, ascending; none: any length.
 
     Returns:
-        `input_ids` and `attention_mask`, both INT64 [rows, longest].
+        `input_ids` and `attention_mask`, both INT64 [rows, length].
     """
     longest = max(len(row) for row in rows)
+    longest = next((length for length in buckets if length >= longest), longest)
     ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     for index, row in enumerate(rows):
@@ -84,7 +93,8 @@ class TextTokenizer:
 
     Args:
         folder: The component's version folder, with `tokenizer.json`.
-        spec: `TextPreprocessing.servable_spec()`.
+        spec: `TextPreprocessing.servable_spec()`, and `buckets` where the encoder was compiled for
+            certain lengths.
     """
 
     def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
@@ -98,8 +108,8 @@ class TextTokenizer:
             requests: Each with `text`, BYTES [N, 1].
 
         Returns:
-            For each request `input_ids` and `attention_mask`, INT64 [N, longest of its texts],
-            or why it was refused.
+            For each request `input_ids` and `attention_mask`, INT64 [N, longest of its texts, or
+            the smallest of the specification's `buckets` that holds it], or why it was refused.
         """
         return [self._answer(request) for request in requests]
 
@@ -110,7 +120,8 @@ class TextTokenizer:
                 rows.append(encode(self._tokenizer, text, self._spec))
             except ValueError as error:
                 return InvalidInputError(item, str(error))
-        return pad(rows, self._spec["padding_side"], self._spec["pad_id"])
+        spec = self._spec
+        return pad(rows, spec["padding_side"], spec["pad_id"], spec.get("buckets", ()))
 
 
 class TritonPythonModel:

@@ -1,0 +1,165 @@
+"""Cast all of an app's graphs, and run graphs of any precision as servables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tritium_builders.bundle_schema import BundleManifest
+from tritium_builders.configs import ComponentGraph, component_graphs, engine_spec
+from tritium_builders.errors import CastError, CompileError, Mismatch, MissingExtraError
+from tritium_builders.precision.cast import describe_fp32
+from tritium_builders.precision.reference import ReferenceRuntime
+from tritium_builders.precision.worker import CastAnswer, CastJob, CastRequest
+from tritium_builders.release import ComponentCast, Precision, Tolerance
+from tritium_builders.servables.engine import Engine, Runtime
+from tritium_builders.stages import Servable, StageTensors, Tensors
+from tritium_builders.tolerances import TOLERANCES
+from tritium_client.contract import Role
+
+SHARES = (0.5, 0.25, 0.1)
+"""Of the parity gate's tolerance: what one component may use up on fp32's inputs, so that a chain
+of them stays within it. The next one is tried when the chain does not."""
+
+
+def cast_graphs(
+    manifest: BundleManifest,
+    graphs: Mapping[Role, Path],
+    calibration: Mapping[Role, StageTensors],
+    precision: Precision,
+    folder: Path,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    share: float = SHARES[0],
+) -> tuple[dict[Role, Path], dict[Role, ComponentCast]]:
+    """Write every graph in another precision.
+
+    Args:
+        manifest: The bundle's.
+        graphs: The fp32 graphs from `write_graphs`.
+        calibration: What every stage took for the calibration samples, from `run_stages`.
+        precision: What to cast to; fp32 leaves the graphs as they are.
+        folder: Where the cast graphs go; must not be the fp32 graphs' folder.
+        progress: Told the role of each component before it is cast.
+        share: Of the parity gate's tolerance, what each component may use up.
+
+    Raises:
+        CastError: when no cast of a component answers closely enough; with the figures.
+        CompileError: when a tool refuses a graph.
+    """
+    if precision == "fp32":
+        return dict(graphs), {role: describe_fp32(graph) for role, graph in graphs.items()}
+    folder.mkdir(parents=True)
+    described = component_graphs(manifest)
+    tolerance = TOLERANCES[precision]
+    with tempfile.TemporaryDirectory(prefix="tritium-calibration-") as scratch:
+        jobs = []
+        for role, graph in graphs.items():
+            samples = Path(scratch) / role
+            save_samples(samples, described[role], calibration[role].inputs)
+            cosine, relative = _bound(role, tolerance, share)
+            jobs.append(
+                CastJob(
+                    role=role,
+                    graph=graph.absolute(),
+                    out=(folder / graph.name).absolute(),
+                    samples=samples,
+                    cosine=cosine,
+                    relative=relative,
+                )
+            )
+        request = CastRequest(precision=precision, jobs=jobs)
+        answer = _run_worker(request, Path(scratch), progress)
+    if answer.error is not None:
+        raise CompileError(answer.error)
+    if answer.failure is not None:
+        raise _too_far(answer.failure.role, answer, request)
+    return {job.role: job.out for job in jobs}, dict(answer.casts)
+
+
+def save_samples(folder: Path, graph: ComponentGraph, requests: Sequence[Tensors]) -> None:
+    """Write a component's inputs, one .npz for each sample."""
+    folder.mkdir(parents=True)
+    for index, request in enumerate(requests):
+        tensors = {tensor.name: request[tensor.name] for tensor in graph.inputs}
+        np.savez(folder / f"{index:05}.npz", **tensors)
+
+
+def _bound(role: Role, tolerance: Tolerance, share: float) -> tuple[float, float]:
+    if role.startswith("fusion_head"):
+        # Probabilities: the largest of a vector is at least 1 / labels, and often near 1.
+        return 0.0, tolerance.probabilities * share
+    return 1 - (1 - tolerance.features_cosine) * share, tolerance.features_relative * share
+
+
+def _run_worker(request: CastRequest, scratch: Path, progress: Callable[[str], None]) -> CastAnswer:
+    asked, answer, log = scratch / "request.json", scratch / "answer.json", scratch / "log"
+    asked.write_text(request.model_dump_json(), encoding="utf-8")
+    worker = "tritium_builders.precision.worker"
+    command = [sys.executable, "-m", worker, str(asked), str(answer)]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            if line.startswith("cast "):
+                progress(line.removeprefix("cast ").strip())
+    if answer.is_file():
+        return CastAnswer.model_validate_json(answer.read_bytes())
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    last = said[-1].strip() if said else "it said nothing"
+    if last.startswith("ModuleNotFoundError"):
+        raise MissingExtraError(last.partition("'")[2].rstrip("'"), "tensorrt")
+    raise CompileError(
+        f"the process that casts graphs to {request.precision} ended with status "
+        f"{process.returncode}: {last[:400]}"
+    )
+
+
+def _too_far(role: Role, answer: CastAnswer, request: CastRequest) -> CastError:
+    assert answer.failure is not None  # noqa: S101 - the caller asked
+    job = next(job for job in request.jobs if job.role == role)
+    cosine, relative = answer.failure.cosine, answer.failure.relative
+    by_cosine = not cosine >= job.cosine
+    return CastError(
+        Mismatch(
+            stage=role,
+            output=f"{request.precision} against fp32" + (" (1 - cosine)" if by_cosine else ""),
+            sample="calibration",
+            expected_shape=(),
+            actual_shape=(),
+            largest_difference=1 - cosine if by_cosine else relative,
+            tolerance=1 - job.cosine if by_cosine else job.relative,
+            detail=f"cosine {cosine:.6g}, relative difference {relative:.4g}",
+        ),
+        hint="no cast keeps enough of this component; use another precision",
+    )
+
+
+def graph_servables(
+    manifest: BundleManifest,
+    graphs: Mapping[Role, Path],
+    runtime: Callable[[Role, Path], Runtime] = lambda _, graph: ReferenceRuntime(graph),
+) -> dict[Role, Callable[[], Servable]]:
+    """Make servables that run graphs, batched as Triton batches requests of equal shapes.
+
+    Args:
+        manifest: The bundle's.
+        graphs: Role -> what the runtime opens.
+        runtime: Opens it; by default ONNX Runtime on the CPU, the numeric reference.
+    """
+    described = component_graphs(manifest)
+
+    def load(role: Role, graph: Path) -> Servable:
+        spec = {**engine_spec(described[role], "onnxruntime", graph.name), "waste": 0.0}
+        return Engine(graph.parent, spec, runtime(role, graph))
+
+    return {role: partial(load, role, graph) for role, graph in graphs.items()}
