@@ -9,10 +9,10 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table check format clean platform
 
 help:  ## show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## train, build, serve and ask the demo app (real Triton server)
 	@$(BIN)/tritium demo
@@ -29,6 +29,14 @@ test-full: $(READY)  ## soaks and large counts at full length; its log is commit
 	@mkdir -p benchmarks/results/logs
 	@TRITIUM_TEST_FULL=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not gpu" 2>&1 | sed "s|$(CURDIR)|.|g" \
 		| tee benchmarks/results/logs/test-full.log; exit $${PIPESTATUS[0]}
+
+test-gpu: $(READY)  ## on a machine with an NVIDIA GPU: build, compare and serve TensorRT plans
+	@$(BIN)/python -m pytest -rs -m gpu tests/gpu
+	@TRITIUM_E2E_TARGET=tensorrt $(BIN)/python -m pytest -rs -m "not full" tests/e2e
+
+tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmarks/results/tensorrt.md
+	@$(BIN)/tritium train recipes/openmoji.toml --reuse
+	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
 
 check: $(READY)  ## format, lint, types, dependency direction
 	@$(BIN)/ruff format --check .

@@ -14,8 +14,11 @@ import pytest
 RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 
 
-TOGETHER = {"e2e": "demo", "docs": "demo", "training": "demo"}
-"""Folders whose tests share the trained demo app, and so one worker."""
+TOGETHER = {
+    "e2e": "demo", "docs": "demo", "training": "demo",
+    "tensorrt": "tensorrt", "precision": "tensorrt",
+}  # fmt: skip
+"""Folder -> its room. The first three share the trained demo app, and so one worker."""
 
 
 @pytest.hookimpl(optionalhook=True)

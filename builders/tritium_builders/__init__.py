@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
     from tritium_builders.release import Release
     from tritium_builders.samples import Sample
+    from tritium_builders.tensorrt.check import check_tensorrt
+    from tritium_builders.tensorrt.options import TensorRTOptions
 
 __all__ = [
     "Bundle",
@@ -27,8 +29,10 @@ __all__ = [
     "Release",
     "Sample",
     "Sources",
+    "TensorRTOptions",
     "TextPreprocessing",
     "build",
+    "check_tensorrt",
 ]
 
 _HOMES = {
@@ -37,8 +41,10 @@ _HOMES = {
     "Release": "release",
     "Sample": "samples",
     "Sources": "bundle_schema",
+    "TensorRTOptions": "tensorrt.options",
     "TextPreprocessing": "preprocessing",
     "build": "builder",
+    "check_tensorrt": "tensorrt.check",
 }
 
 

@@ -1,4 +1,4 @@
-"""From a bundle to a release: export -> compile -> verify -> publish."""
+"""From a bundle to a release: export -> cast -> compile -> verify -> publish."""
 
 from __future__ import annotations
 
@@ -8,22 +8,35 @@ import shlex
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from tritium_builders.bundle import Bundle
 from tritium_builders.compile import COMPILERS
-from tritium_builders.components import stage_components
+from tritium_builders.components import stage_engines, stage_readers
 from tritium_builders.errors import CompileError, PublishError, needs
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
-from tritium_builders.publish import Build, complete, find_release, publish, staging_area
+from tritium_builders.publish import (
+    Build,
+    Made,
+    complete,
+    find_release,
+    publish,
+    staging_area,
+)
 from tritium_builders.release import Precision, Release, Target
+
+if TYPE_CHECKING:
+    from tritium_builders.tensorrt.machine import BuildMachine
+    from tritium_builders.tensorrt.options import TensorRTOptions
 
 _TOOLS = (
     "tritium", "torch", "transformers", "onnx", "onnxscript", "numpy", "pillow", "tokenizers",
 )  # fmt: skip
+_TENSORRT_TOOLS = ("onnxruntime", "polygraphy", "nvidia-modelopt")
 
 Progress = Callable[[str, str], None]
-"""Told the step (export, compile, verify, publish) and what it works on."""
+"""Told the step (export, cast, compile, verify, publish) and what it works on."""
 
 
 def build(
@@ -32,18 +45,22 @@ def build(
     target: Target = "openvino",
     repository: str | os.PathLike[str] = "model_repository",
     precision: Precision = "fp32",
+    tensorrt: TensorRTOptions | None = None,
     rebuild: bool = False,
     progress: Progress = lambda _step, _item: None,
 ) -> Release:
     """Build a bundle for a target, prove that it answers as PyTorch does, and publish it.
 
-    A release that the same bundle, target, precision and tools already made is not built again.
+    A release that the same bundle, target, precision, options and tools already made is not built
+    again.
 
     Args:
         bundle: A bundle, or its folder.
-        target: What to compile for.
+        target: What to compile for. `tensorrt` needs an NVIDIA GPU and TensorRT.
         repository: The Triton model repository; made when it is not there.
-        precision: Of the engines.
+        precision: Of the engines. fp16, bf16 and int8 are for `tensorrt`; they have to pass the
+            accuracy gate as well as parity.
+        tensorrt: Options of the target `tensorrt`.
         rebuild: Build even when the repository already holds this release.
         progress: Told what is being done.
 
@@ -51,16 +68,24 @@ def build(
         The published release; the first of an app is live.
 
     Raises:
-        BundleError, ExportError, CompileError, ParityError, PublishError: what went wrong and
-            where; nothing was published.
+        BundleError, ExportError, CompileError, ParityError, AccuracyError, PublishError: what
+            went wrong and where; nothing was published.
+        TargetMissingError: when this machine cannot build for the target; says what is missing.
     """
     if not isinstance(bundle, Bundle):
         bundle = Bundle.load(bundle)
-    if target not in COMPILERS:
-        raise CompileError(f"target {target!r} cannot be built here; use one of {list(COMPILERS)}")
+    _check(target, precision, tensorrt)
     root = Path(repository)
-    with needs("build"):
-        tools = _tools(target)
+    command = _command(bundle, target, precision, tensorrt, root)
+    machine = None
+    if target == "tensorrt":
+        from tritium_builders.tensorrt.machine import find_build_machine
+        from tritium_builders.tensorrt.options import TensorRTOptions
+
+        machine = find_build_machine(command[1:])
+        tensorrt = tensorrt or TensorRTOptions()
+    with needs("build" if machine is None else "tensorrt"):
+        tools = _tools(target, machine)
     try:
         root.mkdir(parents=True, exist_ok=True)
         found = find_release(
@@ -70,30 +95,75 @@ def build(
             target=target,
             precision=precision,
             tools=tools,
+            tensorrt_options=None if tensorrt is None else tensorrt.describe(),
         )
         with staging_area(root) as staging:
             if found is not None and not rebuild:
                 complete(root, bundle, found)
                 return found
-            graphs = write_graphs(bundle, staging, lambda item: progress("export", item))
-            staged = stage_components(
-                bundle, graphs, target, staging, lambda item: progress("compile", item)
-            )
-            report = verify(bundle, staged, precision, lambda item: progress("verify", item))
+            if machine is None or tensorrt is None:
+                made = _make_for_cpu(bundle, target, staging, progress)
+            else:
+                from tritium_builders.tensorrt.make import make_release
+
+                made = make_release(
+                    bundle, precision, tensorrt, machine, root, staging, progress=progress
+                )
             progress("publish", bundle.manifest.app)
-            command = _command(bundle, target, root)
-            made = Build(bundle, staged, report, target, precision, tools, command)
-            return publish(root, made, staging)
+            build = Build(bundle, made, target, precision, tools, shlex.join(command))
+            return publish(root, build, staging)
     except OSError as error:
         place = error.filename or root
         raise PublishError(f"{place}: {error.strerror}; nothing was published") from error
 
 
-def _tools(target: Target) -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in (*_TOOLS, target)}
-    return {**versions, "python": platform.python_version()}
+def _check(target: Target, precision: Precision, tensorrt: TensorRTOptions | None) -> None:
+    if target not in get_args(Target):
+        raise CompileError(f"target {target!r} is not known; use one of {list(get_args(Target))}")
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise CompileError(f"precision {precision!r} is not known; use one of {known}")
+    if target in COMPILERS and precision != "fp32":
+        raise CompileError(
+            f"target {target} builds fp32 only; {precision} is for --target tensorrt"
+        )
+    if target in COMPILERS and tensorrt is not None:
+        raise CompileError(f"TensorRT options are for --target tensorrt, and not for {target}")
 
 
-def _command(bundle: Bundle, target: Target, repository: Path) -> str:
-    words = ["tritium", "build", str(bundle.folder), "--target", target, "--repository"]
-    return shlex.join([*words, str(repository)])
+def _make_for_cpu(bundle: Bundle, target: Target, staging: Path, progress: Progress) -> Made:
+    """Make the components of a release that runs in Triton's Python backend."""
+    graphs = write_graphs(bundle, staging, lambda role: progress("export", role))
+    staged = {
+        **stage_readers(bundle, staging),
+        **stage_engines(bundle, graphs, target, staging, lambda role: progress("compile", role)),
+    }
+    servables = {role: component.load for role, component in staged.items()}
+    report = verify(bundle, servables, "fp32", lambda role: progress("verify", role))
+    return Made(staged, report)
+
+
+def _tools(target: Target, machine: BuildMachine | None) -> dict[str, str]:
+    if machine is None:
+        names: tuple[str, ...] = (*_TOOLS, target)
+        found = {}
+    else:
+        names = (*_TOOLS, *_TENSORRT_TOOLS)
+        found = {"tensorrt": machine.tensorrt_version, "gpu": machine.gpu.name}
+    found |= {name: metadata.version(name) for name in names}
+    return {**found, "python": platform.python_version()}
+
+
+def _command(
+    bundle: Bundle,
+    target: Target,
+    precision: Precision,
+    tensorrt: TensorRTOptions | None,
+    repository: Path,
+) -> list[str]:
+    words = ["tritium", "build", str(bundle.folder), "--target", target]
+    if precision != "fp32":
+        words += ["--precision", precision]
+    if tensorrt is not None:
+        words += tensorrt.arguments()
+    return [*words, "--repository", str(repository)]

@@ -15,7 +15,7 @@ import json
 import py_compile
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritium_builders.bundle import TOKENIZER, Bundle, file_entry
 from tritium_builders.compile import COMPILERS
 from tritium_builders.configs import (
-    ComponentGraph,
+    MAX_BATCH,
     component_config,
     component_graphs,
     engine_spec,
@@ -95,60 +95,97 @@ class StagedComponent:
         return servable
 
 
-def stage_components(
+def stage_readers(
+    bundle: Bundle, staging: Path, *, buckets: Sequence[int] = (), max_batch: int = MAX_BATCH
+) -> dict[Role, StagedComponent]:
+    """Write the components that read raw inputs: the tokenizer and the decoder.
+
+    Args:
+        bundle: The bundle.
+        staging: A folder on the repository's filesystem.
+        buckets: Lengths that texts are padded to; none: texts keep their true length.
+        max_batch: Requests that one execution may answer.
+
+    Raises:
+        OSError: when the disk is full.
+    """
+    graphs = component_graphs(bundle.manifest)
+    staged = {}
+    for role, (module, _) in SERVABLES.items():
+        folder = component_folder(staging, role)
+        if role == "text_tokenizer":
+            shutil.copyfile(bundle.folder / TOKENIZER, folder / VERSION / TOKENIZER)
+            spec = bundle.manifest.text.servable_spec()
+            if buckets:
+                spec["buckets"] = list(buckets)
+        else:
+            spec = bundle.manifest.image.servable_spec()
+        write_servable(module, folder)
+        config = component_config(graphs[role], spec, max_batch)
+        staged[role] = finish_component(bundle.manifest.app, role, config, folder)
+    return staged
+
+
+def stage_engines(
     bundle: Bundle,
     graphs: Mapping[Role, Path],
     target: Target,
     staging: Path,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[Role, StagedComponent]:
-    """Compile every engine and write every component into the staging folder.
+    """Compile every encoder and head for a CPU target, and write its component.
 
     Args:
         bundle: The bundle.
         graphs: The ONNX graphs from `write_graphs`.
-        target: What to compile for.
-        staging: An empty folder on the repository's filesystem.
+        target: `openvino` or `onnxruntime`.
+        staging: A folder on the repository's filesystem.
         progress: Told the role of each component before it is compiled.
 
     Raises:
         CompileError: what the target's compiler refused.
         OSError: when the disk is full.
     """
+    described = component_graphs(bundle.manifest)
     staged = {}
-    for role, graph in component_graphs(bundle.manifest).items():
+    for role, graph in graphs.items():
         progress(role)
-        folder = staging / role
-        (folder / VERSION).mkdir(parents=True)
-        spec = _write_engine(bundle, graph, graphs, target, folder / VERSION)
-        module, _ = SERVABLES.get(role, ENGINE)
-        (folder / VERSION / "model.py").write_text(servable_source(module), encoding="utf-8")
-        staged[role] = _name(bundle.manifest.app, role, component_config(graph, spec), folder)
+        folder = component_folder(staging, role)
+        file = COMPILERS[target](graph, folder / VERSION)
+        write_servable(ENGINE[0], folder)
+        config = component_config(described[role], engine_spec(described[role], target, file))
+        staged[role] = finish_component(bundle.manifest.app, role, config, folder)
     return staged
 
 
-def _write_engine(
-    bundle: Bundle,
-    graph: ComponentGraph,
-    graphs: Mapping[Role, Path],
-    target: Target,
-    folder: Path,
-) -> dict[str, Any]:
-    if graph.role == "text_tokenizer":
-        shutil.copyfile(bundle.folder / TOKENIZER, folder / TOKENIZER)
-        return bundle.manifest.text.servable_spec()
-    if graph.role == "image_decoder":
-        return bundle.manifest.image.servable_spec()
-    file = COMPILERS[target](graphs[graph.role], folder)
-    return engine_spec(graph, target, file)
+def component_folder(staging: Path, role: Role) -> Path:
+    """Make the folder of one component with its empty version folder."""
+    folder = staging / role
+    (folder / VERSION).mkdir(parents=True)
+    return folder
 
 
-def _name(app: str, role: Role, config: pb.ModelConfig, folder: Path) -> StagedComponent:
-    """Give the component the name that its content has, and finish its files."""
-    digest = content_hash(folder, config)
-    config.name = contract.component(app, role, digest)
+def write_servable(module: str, folder: Path) -> None:
+    """Copy a servable into a component, with its compiled form beside it."""
+    model = folder / VERSION / "model.py"
+    model.write_text(servable_source(module), encoding="utf-8")
+    _precompile(model)
+
+
+def finish_component(
+    app: str, role: Role, config: pb.ModelConfig, folder: Path, digest: str | None = None
+) -> StagedComponent:
+    """Give a component the name that its content has, and write its config.
+
+    Args:
+        app: The app.
+        role: What it does.
+        config: Its configuration, without a name.
+        folder: From `component_folder`, with everything else in place.
+        digest: The hash of what determines it; None for that of its files.
+    """
+    config.name = contract.component(app, role, digest or content_hash(folder, config))
     (folder / CONFIG).write_text(to_pbtxt(config), encoding="utf-8")
-    _precompile(folder / VERSION / "model.py")
     final = folder.with_name(config.name)
     folder.rename(final)
     return StagedComponent(role, config.name, final)

@@ -124,14 +124,17 @@ def engine_spec(graph: ComponentGraph, target: Target, file: str) -> dict[str, A
     }
 
 
-def component_config(graph: ComponentGraph, spec: Mapping[str, Any]) -> pb.ModelConfig:
+def component_config(
+    graph: ComponentGraph, spec: Mapping[str, Any], max_batch: int = MAX_BATCH
+) -> pb.ModelConfig:
     """Configure a Python-backend component; the name is set when its content is known.
 
     Args:
         graph: Its tensors.
         spec: What its servable takes, written into the parameter `spec`.
+        max_batch: Requests that one execution may answer.
     """
-    config = pb.ModelConfig(backend="python", max_batch_size=MAX_BATCH)
+    config = pb.ModelConfig(backend="python", max_batch_size=max_batch)
     for tensor in (*graph.inputs, *graph.waits_for):
         config.input.append(
             pb.ModelInput(
@@ -160,6 +163,7 @@ def release_ensemble(
     components: Mapping[Role, str],
     target: Target,
     precision: Precision,
+    max_batch: int = MAX_BATCH,
 ) -> pb.ModelConfig:
     """Join one release's components for one set of modalities.
 
@@ -170,9 +174,10 @@ def release_ensemble(
         components: Role -> Triton model name.
         target: What the engines were compiled for.
         precision: Of the engines.
+        max_batch: Requests that one execution of every component may answer.
     """
     graphs = component_graphs(manifest)
-    config = _entry_point(manifest, number, given, target, precision)
+    config = _entry_point(manifest, number, given, target, precision, max_batch)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
     chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
     for graph in [*chain, graphs[head_role(given)]]:
@@ -193,9 +198,10 @@ def alias_ensemble(
     given: Sequence[Modality],
     target: Target,
     precision: Precision,
+    max_batch: int = MAX_BATCH,
 ) -> pb.ModelConfig:
     """Point what callers use at one release: an ensemble of one step."""
-    config = _entry_point(manifest, number, given, target, precision)
+    config = _entry_point(manifest, number, given, target, precision, max_batch)
     config.name = contract.entry_point(manifest.app, "classify", tuple(given))
     config.version_policy.specific.versions.append(number)
     release = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
@@ -212,8 +218,9 @@ def _entry_point(
     given: Sequence[Modality],
     target: Target,
     precision: Precision,
+    max_batch: int,
 ) -> pb.ModelConfig:
-    config = pb.ModelConfig(platform="ensemble", max_batch_size=MAX_BATCH)
+    config = pb.ModelConfig(platform="ensemble", max_batch_size=max_batch)
     for tensor in _entry_inputs(given):
         config.input.append(
             pb.ModelInput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

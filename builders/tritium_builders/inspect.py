@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from rich.table import Table
 
 from tritium_builders.bundle import MANIFEST, Bundle
 from tritium_builders.errors import TritiumError
+from tritium_builders.precision.accuracy import describe as describe_accuracy
 from tritium_builders.release import (
     RELEASE_FILE,
+    AccuracyReport,
+    ComponentCast,
+    ParityReport,
     Release,
     list_apps,
     list_releases,
@@ -19,6 +24,9 @@ from tritium_builders.release import (
     load_release,
     release_folder,
 )
+from tritium_client.contract import Role
+
+ISLANDS_SHOWN = 6
 
 
 def describe(path: Path) -> tuple[dict[str, Any], RenderableType]:
@@ -101,16 +109,48 @@ def _describe_release(release: Release) -> tuple[dict[str, Any], RenderableType]
     for role, component in release.components.items():
         total = sum(file.bytes for file in component.files.values())
         components.add_row(role, component.model, str(len(component.files)), _megabytes(total))
-    return {"kind": "release", **release.model_dump(mode="json")}, Group(
-        facts, components, parity_table(release)
-    )
+    if release.tensorrt is not None:
+        built = release.tensorrt
+        facts.add_row(
+            "TensorRT", f"{built.version} for compute capability {built.compute_capability}"
+        )
+    shown: list[RenderableType] = [facts, components, parity_table(release.parity)]
+    if release.accuracy is not None:
+        shown += [casts_table(release.casts), accuracy_line(release.precision, release.accuracy)]
+    return {"kind": "release", **release.model_dump(mode="json")}, Group(*shown)
 
 
-def parity_table(release: Release) -> Table:
+def casts_table(casts: Mapping[Role, ComponentCast]) -> Table:
+    """Show how each graph was cast, and how far its answers are from fp32's."""
+    table = Table(title="precision, against fp32 on the calibration samples")
+    table.add_column("component", no_wrap=True)
+    for heading in ("precision", "ONNX", "nodes", "cosine", "largest difference", "islands"):
+        table.add_column(heading)
+    for role, cast in casts.items():
+        shown = cast.islands[:ISLANDS_SHOWN]
+        more = len(cast.islands) - len(shown)
+        table.add_row(
+            role,
+            cast.precision,
+            _megabytes(cast.onnx_bytes),
+            str(cast.nodes),
+            f"{cast.cosine:.7f}",
+            f"{cast.largest_difference:.2g}",
+            ", ".join(shown) + (f" and {more} more" if more else ""),
+        )
+    return table
+
+
+def accuracy_line(precision: str, accuracy: AccuracyReport) -> str:
+    """Say what the precision costs in top-1."""
+    return f"top-1, {precision} against fp32: {describe_accuracy(accuracy)}"
+
+
+def parity_table(parity: ParityReport) -> Table:
     """Show what the parity gate measured."""
-    tolerance = release.parity.tolerance
+    tolerance = parity.tolerance
     table = Table("stage", "output", "largest difference", "cosine at least", title="parity")
-    for stage in release.parity.stages:
+    for stage in parity.stages:
         cosine = "" if stage.smallest_cosine is None else f"{stage.smallest_cosine:.7f}"
         table.add_row(stage.stage, stage.output, f"{stage.largest_difference:.2g}", cosine)
     table.caption = (

@@ -17,23 +17,26 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tritium_builders.bundle import Bundle, file_entry
 from tritium_builders.components import CONFIG, VERSION, StagedComponent
-from tritium_builders.configs import alias_ensemble, release_ensemble, to_pbtxt
+from tritium_builders.configs import MAX_BATCH, alias_ensemble, release_ensemble, to_pbtxt
 from tritium_builders.errors import PublishError
 from tritium_builders.release import (
     GOLDEN,
     RELEASE_FILE,
     STATE_FOLDER,
     VALIDATION,
+    AccuracyReport,
+    ComponentCast,
     ParityReport,
     Precision,
     Release,
     Target,
+    TensorRTRecord,
     list_releases,
     live_release,
     load_release,
@@ -47,12 +50,23 @@ KEEP = ".keep"
 
 
 @dataclass(frozen=True)
+class Made:
+    """The components of a release, with what was measured on the way."""
+
+    staged: Mapping[Role, StagedComponent]
+    parity: ParityReport
+    max_batch: int = MAX_BATCH
+    casts: Mapping[Role, ComponentCast] = field(default_factory=dict)
+    accuracy: AccuracyReport | None = None
+    tensorrt: TensorRTRecord | None = None
+
+
+@dataclass(frozen=True)
 class Build:
     """What a build made, ready to be published."""
 
     bundle: Bundle
-    staged: Mapping[Role, StagedComponent]
-    parity: ParityReport
+    made: Made
     target: Target
     precision: Precision
     tools: Mapping[str, str]
@@ -96,7 +110,7 @@ def publish(repository: Path, build: Build, staging: Path) -> Release:
     with _lock(repository):
         number = _next_number(repository, build.bundle.manifest.app)
         release = _describe(build, number)
-        for component in build.staged.values():
+        for component in build.made.staged.values():
             _install_component(repository, component, release)
         _install_ensembles(repository, build, number, staging)
         _install_release(repository, build, release, staging)
@@ -145,10 +159,14 @@ def _describe(build: Build, number: int) -> Release:
         entry_points=manifest.entry_points,
         target=build.target,
         precision=build.precision,
-        components={role: component.describe() for role, component in build.staged.items()},
+        components={role: component.describe() for role, component in build.made.staged.items()},
         bundle_hash=build.bundle.hash,
         tools=dict(build.tools),
-        parity=build.parity,
+        parity=build.made.parity,
+        max_batch=build.made.max_batch,
+        casts=dict(build.made.casts),
+        accuracy=build.made.accuracy,
+        tensorrt=build.made.tensorrt,
         command=build.command,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -175,9 +193,11 @@ def _install_component(repository: Path, component: StagedComponent, release: Re
 
 def _install_ensembles(repository: Path, build: Build, number: int, staging: Path) -> None:
     manifest = build.bundle.manifest
-    models = {role: component.model for role, component in build.staged.items()}
+    models = {role: component.model for role, component in build.made.staged.items()}
     for given in manifest.entry_points:
-        config = release_ensemble(manifest, number, given, models, build.target, build.precision)
+        config = release_ensemble(
+            manifest, number, given, models, build.target, build.precision, build.made.max_batch
+        )
         folder = staging / config.name
         (folder / VERSION).mkdir(parents=True)
         (folder / VERSION / KEEP).touch()
@@ -215,7 +235,12 @@ def _make_live_if_first(repository: Path, bundle: Bundle, release: Release) -> N
         return
     for given in reversed(release.entry_points):  # the main alias last: it says what is live
         config = alias_ensemble(
-            bundle.manifest, release.number, given, release.target, release.precision
+            bundle.manifest,
+            release.number,
+            given,
+            release.target,
+            release.precision,
+            release.max_batch,
         )
         path = repository / config.name / CONFIG
         partial = path.with_name(f".{CONFIG}.partial")
@@ -225,11 +250,23 @@ def _make_live_if_first(repository: Path, bundle: Bundle, release: Release) -> N
         _flush_one(path.parent)
 
 
-def find_release(repository: Path, app: str, **wanted: object) -> Release | None:
-    """Find an app's newest complete release whose fields have these values."""
+def find_release(
+    repository: Path, app: str, *, tensorrt_options: object = None, **wanted: object
+) -> Release | None:
+    """Find an app's newest complete release whose fields have these values.
+
+    Args:
+        repository: Where.
+        app: Whose.
+        tensorrt_options: What its plans were built with; None for the other targets.
+        **wanted: Field of `Release` -> value.
+    """
     for number in reversed(list_releases(repository, app)):
         release = load_release(release_folder(repository, app, number))
-        if all(getattr(release, name) == value for name, value in wanted.items()):
+        options = None if release.tensorrt is None else release.tensorrt.options
+        if options == tensorrt_options and all(
+            getattr(release, name) == value for name, value in wanted.items()
+        ):
             return release
     return None
 

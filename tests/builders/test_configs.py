@@ -20,6 +20,9 @@ from tritium_builders.configs import (
     release_ensemble,
     to_pbtxt,
 )
+from tritium_builders.tensorrt.configs import plan_config
+from tritium_builders.tensorrt.options import TensorRTOptions
+from tritium_builders.tensorrt.profiles import component_profiles
 from tritium_client import contract
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -74,6 +77,33 @@ def configs() -> dict[str, pb.ModelConfig]:
         found[f"alias_{suffix}"] = alias_ensemble(manifest(), 3, given, *arguments)  # type: ignore[arg-type]
     found["release_sequence"] = release_ensemble(
         SEQUENCE, 3, ["text", "image"], COMPONENTS, "onnxruntime", "fp32"
+    )
+    return found | tensorrt_configs()
+
+
+def tensorrt_configs() -> dict[str, pb.ModelConfig]:
+    """What differs for TensorRT: the plans' components, and a tokenizer that pads to buckets."""
+    found = {}
+    options = TensorRTOptions(buckets=(16, 64), max_batch=4)
+    for prefix, source in (("tensorrt_pooled", manifest()), ("tensorrt_sequence", SEQUENCE)):
+        for role, graph in component_graphs(source).items():
+            if role in ("text_tokenizer", "image_decoder"):
+                continue
+            profiles = component_profiles(graph, (16, 64), options.max_batch)
+            config = plan_config(graph, profiles, options)
+            found[f"{prefix}_{role}"] = named(config, COMPONENTS[role])
+    graphs = component_graphs(manifest())
+    spec = {**manifest().text.servable_spec(), "buckets": [16, 64]}
+    tokenizer = component_config(graphs["text_tokenizer"], spec, options.max_batch)
+    found["tensorrt_text_tokenizer"] = named(tokenizer, COMPONENTS["text_tokenizer"])
+    fast = TensorRTOptions(max_batch=2, cuda_graphs=True, output_copy_stream=True, instances=2)
+    encoder = graphs["text_encoder"]
+    profiles = component_profiles(encoder, (16, 64), fast.max_batch)
+    found["tensorrt_cuda_graphs"] = named(
+        plan_config(encoder, profiles, fast), COMPONENTS["text_encoder"]
+    )
+    found["tensorrt_release"] = release_ensemble(
+        manifest(), 3, ["text", "image"], COMPONENTS, "tensorrt", "fp16", options.max_batch
     )
     return found
 
