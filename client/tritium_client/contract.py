@@ -112,6 +112,10 @@ PARAM_LABELS = "tritium.labels"
 PARAM_WIRE_VERSION = "tritium.wire_version"
 PARAM_TARGET = "tritium.target"
 PARAM_PRECISION = "tritium.precision"
+PARAM_SERVER_TENSORRT = "tritium.server.tensorrt"
+"""TensorRT version of the server, or `none`; added by `tritium serve` when it loads the model."""
+PARAM_SERVER_COMPUTE_CAPABILITY = "tritium.server.compute_capability"
+"""Of the server's GPU, for instance `8.6`, or `none`; added likewise."""
 
 # --- errors on the wire ------------------------------------------------------------------------
 

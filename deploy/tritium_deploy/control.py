@@ -44,14 +44,23 @@ class ModelControl:
             return bool(self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
         return False
 
-    def load(self, model: str, timeout_s: float) -> None:
+    def load(self, model: str, timeout_s: float, config: Any = None) -> None:
         """Load a model and, for an ensemble, every model that it names.
+
+        Args:
+            model: Its name.
+            timeout_s: Seconds for all of it.
+            config: A `ModelConfig` to load it with; None for the one in the repository.
 
         Raises:
             ControlError: with Triton's reason, or DEADLINE_EXCEEDED after `timeout_s`.
         """
         with _translated(f"load {model}"):
-            self._client.load_model(model, client_timeout=timeout_s)
+            self._client.load_model(
+                model,
+                config=None if config is None else _to_json(config),
+                client_timeout=timeout_s,
+            )
 
     def restart(self, model: str, timeout_s: float) -> None:
         """Start a loaded model's instances again, in place.
@@ -67,9 +76,8 @@ class ModelControl:
         config = self.config(model)
         heals = int(config.parameters[HEALS].string_value or "0") + 1
         config.parameters[HEALS].string_value = str(heals)
-        text = json_format.MessageToJson(config, preserving_proto_field_name=True)
         with _translated(f"restart {model}"):
-            self._client.load_model(model, config=text, client_timeout=timeout_s)
+            self._client.load_model(model, config=_to_json(config), client_timeout=timeout_s)
 
     def unload(self, model: str) -> None:
         """Refuse new requests for a model; Triton finishes the ones that it has.
@@ -114,6 +122,11 @@ class ModelControl:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def _to_json(config: Any) -> str:
+    text: str = json_format.MessageToJson(config, preserving_proto_field_name=True)
+    return text
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def run_demo(recipe: Path, bundle: Path, repository: Path, console: Console) -> 
     console.print(answers_table(shown))
     console.print(modalities_table(shown))
     console.print(accuracy_table(answers, trained))
-    console.print(parity_table(release))
+    console.print(parity_table(release.parity))
     _print_end(console, release, repository, steps)
 
 

@@ -5,6 +5,7 @@
         ├── UnsupportedError        this platform, Python or numpy cannot run Triton
         ├── TritonNotFoundError     there is no tritonserver to run
         ├── RepositoryError         the repository, or a release in it, cannot be served
+        │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
         ├── PortTakenError          another process listens on a port
         ├── SharedMemoryError       /dev/shm has no room for the Python backend
         ├── StartError              tritonserver ended, or did not answer, while starting
@@ -37,6 +38,10 @@ class TritonNotFoundError(ServeError):
 
 class RepositoryError(ServeError):
     """The repository, or a release in it, cannot be served."""
+
+
+class PlanMismatchError(RepositoryError):
+    """A release's plans were built for another TensorRT, or another GPU, than the server's."""
 
 
 class PortTakenError(ServeError):

@@ -21,6 +21,7 @@ from tritium_builders.release import (
 )
 from tritium_builders.samples import Sample, read_samples
 from tritium_client import contract
+from tritium_deploy.accelerator import Accelerator, require_plans_fit
 from tritium_deploy.errors import RepositoryError
 from tritium_deploy.installation import Installation
 
@@ -47,7 +48,10 @@ class LiveApp:
 
 
 def load_live_apps(
-    repository: Path, apps: Sequence[str] | None, installation: Installation
+    repository: Path,
+    apps: Sequence[str] | None,
+    installation: Installation,
+    accelerator: Accelerator | None = None,
 ) -> tuple[LiveApp, ...]:
     """Read and check what is live in a repository.
 
@@ -55,9 +59,11 @@ def load_live_apps(
         repository: A Triton model repository that `tritium build` published into.
         apps: Which apps; None for every app with a live release.
         installation: The tritonserver that has to run them.
+        accelerator: What it runs plans with; None for nothing.
 
     Raises:
         RepositoryError: naming what is missing or wrong, and the fix.
+        PlanMismatchError: when a release's plans are for another TensorRT or another GPU.
     """
     if not repository.is_dir():
         raise RepositoryError(f"repository {repository} does not exist; run `tritium build` first")
@@ -70,10 +76,13 @@ def load_live_apps(
             f"app {missing[0]} has no live release in {repository}; it has: {', '.join(present)}"
         )
     chosen = [app for app in present if apps is None or app in apps]
-    return tuple(_load(repository, app, installation) for app in chosen)
+    accelerator = accelerator or Accelerator()
+    return tuple(_load(repository, app, installation, accelerator) for app in chosen)
 
 
-def _load(repository: Path, app: str, installation: Installation) -> LiveApp:
+def _load(
+    repository: Path, app: str, installation: Installation, accelerator: Accelerator
+) -> LiveApp:
     number = live_release(repository, app)
     if number is None:
         raise RepositoryError(f"app {app} has no live release any more; run `tritium build`")
@@ -83,6 +92,7 @@ def _load(repository: Path, app: str, installation: Installation) -> LiveApp:
         golden = read_samples(folder, GOLDEN)
     except (PublishError, BundleError) as error:
         raise RepositoryError(f"app {app}, release {number}: {error}") from error
+    require_plans_fit(release, accelerator)
     if not golden:
         raise RepositoryError(
             f"app {app}, release {number}: no golden samples; build the release again"
@@ -97,7 +107,7 @@ def _load(repository: Path, app: str, installation: Installation) -> LiveApp:
 
 
 def _check_alias(repository: Path, alias: str, number: int) -> None:
-    parameters = _read_config(repository, alias).parameters
+    parameters = read_config(repository, alias).parameters
     release = parameters[contract.PARAM_RELEASE].string_value
     if release != str(number):
         raise RepositoryError(
@@ -126,7 +136,7 @@ def _check_component(repository: Path, component: Any, installation: Installatio
                 f"{folder / path} has {size} bytes and was published with {published.bytes}; "
                 "build the release again"
             )
-    config = _read_config(repository, component.model)
+    config = read_config(repository, component.model)
     if not installation.has_backend(config.backend):
         raise RepositoryError(
             f"component {component.model} needs Triton's {config.backend} backend, which "
@@ -138,7 +148,12 @@ def _check_component(repository: Path, component: Any, installation: Installatio
     return sum(max(group.count, 1) for group in config.instance_group) or 1
 
 
-def _read_config(repository: Path, model: str) -> Any:
+def read_config(repository: Path, model: str) -> Any:
+    """Read a model's config.pbtxt, a `ModelConfig` protobuf.
+
+    Raises:
+        RepositoryError: when it is missing or no config.
+    """
     path = repository / model / "config.pbtxt"
     try:
         return text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tritium_deploy.accelerator import Accelerator, find_accelerator
 from tritium_deploy.control import ModelControl
 from tritium_deploy.drain import drain
 from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
 from tritium_deploy.events import Event, EventName, OnEvent, ignore
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
-from tritium_deploy.live import LiveApp, load_live_apps
+from tritium_deploy.live import LiveApp, load_live_apps, read_config
 from tritium_deploy.ports import Ports
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
@@ -80,14 +81,22 @@ def serve(
     clock = _Clock(on_event)
     installation = find_installation(None if tritonserver is None else Path(tritonserver))
     repository = Path(repository).absolute()
-    live = load_live_apps(repository, apps, installation)
+    accelerator = find_accelerator(installation)
+    live = load_live_apps(repository, apps, installation, accelerator)
     require_shared_memory(sum(sum(app.instances.values()) for app in live))
     names = ", ".join(f"{app.name} release {app.release.number}" for app in live)
     clock.step("checked", f"checked {names}", apps=[app.name for app in live])
     triton_options = TritonOptions(
-        repository, ports, host, http=http, log=None if log is None else Path(log).absolute()
+        repository,
+        ports,
+        host,
+        http=http,
+        log=None if log is None else Path(log).absolute(),
+        version_compatible_plans=any(app.release.version_compatible for app in live),
     )
-    server = Server(Triton(installation, triton_options), triton_options, live, options, clock)
+    server = Server(
+        Triton(installation, triton_options), triton_options, live, options, clock, accelerator
+    )
     try:
         server._start()
     except BaseException:
@@ -106,8 +115,10 @@ class Server:
         apps: tuple[LiveApp, ...],
         options: ServeOptions,
         clock: _Clock,
+        accelerator: Accelerator,
     ) -> None:
         self._triton = triton
+        self._accelerator = accelerator
         self._triton_options = triton_options
         self._apps = apps
         self._options = options
@@ -286,11 +297,18 @@ class Server:
         components = sorted({model for app in self._apps for model in app.components})
         aliases = [alias for app in self._apps for alias in app.entry_points]
         self._in_parallel(components, self._load, "components loaded")
-        self._in_parallel(aliases, self._load, "entry points loaded")
+        self._in_parallel(aliases, self._load_entry_point, "entry points loaded")
 
-    def _load(self, model: str) -> None:
+    def _load_entry_point(self, alias: str) -> None:
+        """Load what callers name, with what this server is in its parameters."""
+        config = read_config(self._triton_options.repository, alias)
+        for name, value in self._accelerator.parameters().items():
+            config.parameters[name].string_value = value
+        self._load(alias, config)
+
+    def _load(self, model: str, config: Any = None) -> None:
         try:
-            self._control.load(model, self._options.load_timeout_s)
+            self._control.load(model, self._options.load_timeout_s, config)
         except ControlError as error:
             if self._triton.exited.wait(0.5 if error.code == "UNAVAILABLE" else 0):
                 raise LoadError(

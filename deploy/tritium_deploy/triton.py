@@ -49,6 +49,8 @@ class TritonOptions:
     """The address of gRPC and metrics. HTTP never leaves loopback: a request of a million one-byte
     chunks crashes this Triton (fixed in 25.07)."""
     http: bool = False
+    version_compatible_plans: bool = False
+    """Let TensorRT load plans that an older release built, host code included."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -212,6 +214,11 @@ class Triton:
             "--http-address=127.0.0.1",
             f"--http-port={ports.http}",
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
+            *(
+                ["--backend-config=tensorrt,version-compatible=true"]
+                if options.version_compatible_plans
+                else []
+            ),
         ]
 
     def _listens(self) -> bool:

@@ -200,11 +200,13 @@ def _write_alias(repository: Path, tiny: TinyApp, modalities: tuple[Modality, ..
     (repository / name / "config.pbtxt").write_text(text_format.MessageToString(config))
 
 
-def _write_release(
-    repository: Path, tiny: TinyApp, components: Mapping[Role, PublishedComponent]
+def tiny_release(
+    tiny: TinyApp | None = None, components: Mapping[Role, PublishedComponent] | None = None
 ) -> Release:
+    """What release.json says of a tiny app."""
+    tiny = tiny or TinyApp()
     tolerance = Tolerance(features_cosine=0.9999, features_relative=1e-3, probabilities=1e-4)
-    release = Release(
+    return Release(
         app=tiny.app,
         number=tiny.number,
         task="classification",
@@ -212,13 +214,19 @@ def _write_release(
         entry_points=[list(modalities) for modalities in ENTRY_POINTS],
         target="openvino",
         precision="fp32",
-        components=dict(components),
+        components=dict(components or {}),
         bundle_hash="0" * 64,
         tools={},
         parity=ParityReport(tolerance=tolerance, stages=[]),
         command="tiny_repository.publish()",
         created="2026-01-01T00:00:00+00:00",
     )
+
+
+def _write_release(
+    repository: Path, tiny: TinyApp, components: Mapping[Role, PublishedComponent]
+) -> Release:
+    release = tiny_release(tiny, components)
     folder = release_folder(repository, tiny.app, tiny.number)
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in sample_files("golden", golden(tiny)).items():

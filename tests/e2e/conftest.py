@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from tests.support import models
 from tritium_builders import Bundle, Release, build
 from tritium_builders.graphs import load_module
 from tritium_builders.reference import FusionModel
+from tritium_builders.release import Target
 from tritium_builders.training import load_recipe
 from tritium_builders.training.folds import Prepared, prepare, train_fold
 from tritium_builders.training.run import write_bundle
 from tritium_client import Client
 from tritium_deploy import Ports, Server, serve
+
+TARGET: Target = os.environ.get("TRITIUM_E2E_TARGET", "openvino")  # type: ignore[assignment]
+"""What the demo app is built for; `make test-gpu` asks for tensorrt."""
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +76,7 @@ def folds(
     found = []
     for number, bundle in enumerate(bundles):
         held_out = prepared.split(number).held_out
-        release = build(bundle, repository=repository)
+        release = build(bundle, repository=repository, target=TARGET)
         assert release.number == number + 1
         probabilities = answer_in_pytorch(bundle, prepared, held_out)
         found.append(Fold(bundle, release, tuple(held_out.tolist()), probabilities))
@@ -117,7 +122,8 @@ def custom(
 
     path = tmp_path_factory.mktemp("custom") / "custom"
     bundle = models.custom_bundle(path, reference=predict)
-    return build(bundle, repository=repository, target="onnxruntime")
+    target: Target = "onnxruntime" if TARGET == "openvino" else TARGET
+    return build(bundle, repository=repository, target=target)
 
 
 @pytest.fixture(scope="session")
