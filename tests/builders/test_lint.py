@@ -487,7 +487,7 @@ def test_a_finding_ends_with_1(copy: Path) -> None:
     (finding,) = lint_repository(copy).findings
     shown = tritium("inspect", "--lint", str(copy))
     assert shown.returncode == 1
-    assert shown.stdout == f"{finding}\n13 models, 1 findings\n"
+    assert shown.stdout == f"{finding}\n13 models, 1 finding\n"
     as_json = tritium("inspect", "--lint", str(copy), "--json")
     assert as_json.returncode == 1
     assert json.loads(as_json.stdout)["findings"] == [finding.as_dict()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.conftest import TrainedDemo, tritium
@@ -48,7 +46,10 @@ def test_the_demo_app_casts_passes_its_gates_and_builds_ahead_of_time(
         assert text.operators["QuantizeLinear"] > 20
 
 
-def test_people_see_what_was_built_and_what_was_not_proved(demo: TrainedDemo) -> None:
+def test_people_see_what_was_built_and_what_was_not_proved(
+    demo: TrainedDemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     done = tritium(
         "build", str(demo.folder), "--target", "tensorrt", "--check", "--buckets", "16,256"
     )
@@ -87,10 +88,3 @@ def test_tensorrt_options_are_for_tensorrt(demo: TrainedDemo) -> None:
     done = tritium("build", str(demo.folder), "--precision", "fp16")
     assert done.returncode == 1
     assert "fp16 is for --target tensorrt" in done.stderr
-
-
-def test_json_is_json(demo: TrainedDemo) -> None:
-    done = tritium(
-        "build", str(demo.folder), "--target", "tensorrt", "--check", "--buckets", "256", "--json"
-    )
-    assert json.loads(done.stdout)["components"]["fusion_head"]["profiles"]

@@ -22,7 +22,12 @@ from tritium_builders.errors import CastError, CompileError, ParityError
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
 from tritium_builders.precision.accuracy import compare_answers, require_accuracy
-from tritium_builders.precision.graphs import SHARES, cast_graphs, graph_servables
+from tritium_builders.precision.graphs import (
+    SHARES,
+    SHARES_INT8,
+    cast_graphs,
+    graph_servables,
+)
 from tritium_builders.precision.reference import ReferenceRuntime
 from tritium_builders.release import (
     AccuracyReport,
@@ -103,7 +108,8 @@ def prepare(
         told = partial(progress, "verify")
         return cast, casts, verify(bundle, servables, precision, told, buckets=buckets)
 
-    cast, casts, parity = first_that_passes(attempt, SHARES if precision != "fp32" else SHARES[:1])
+    shares = {"fp32": SHARES[:1], "int8": SHARES_INT8}.get(precision, SHARES)
+    cast, casts, parity = first_that_passes(attempt, shares)
     reduced = {**loaders, **graph_servables(manifest, cast)}
     accuracy = None
     if precision != "fp32":
