@@ -16,7 +16,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tritium_client._client import Client
+    from tritium_client._async.client import AsyncClient
+    from tritium_client._async.mock import AsyncMockTransport
     from tritium_client._exceptions import (
         AppLacksCapability,
         AppNotFound,
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
         TritiumClientError,
     )
     from tritium_client._inputs import ImageInput, TextInput
+    from tritium_client._mock import MockApp
     from tritium_client._results import AppStatus, Classification, Ranked, ServerStatus
+    from tritium_client._retries import RetryPolicy
+    from tritium_client._sync.client import Client
+    from tritium_client._sync.mock import MockTransport
 
 __all__ = [
     "AppLacksCapability",
     "AppNotFound",
     "AppStatus",
+    "AsyncClient",
+    "AsyncMockTransport",
     "Classification",
     "Client",
     "ClientClosed",
@@ -42,7 +49,10 @@ __all__ = [
     "ImageInput",
     "IncompatibleRelease",
     "InvalidInput",
+    "MockApp",
+    "MockTransport",
     "Ranked",
+    "RetryPolicy",
     "ServerError",
     "ServerStatus",
     "ServerUnavailable",
@@ -51,9 +61,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "_client": ("Client",),
+    "_async.client": ("AsyncClient",),
+    "_async.mock": ("AsyncMockTransport",),
+    "_mock": ("MockApp",),
     "_inputs": ("ImageInput", "TextInput"),
     "_results": ("AppStatus", "Classification", "Ranked", "ServerStatus"),
+    "_retries": ("RetryPolicy",),
+    "_sync.client": ("Client",),
+    "_sync.mock": ("MockTransport",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from tritium_client._exceptions import DeadlineExceeded, TritiumClientError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """Starts when it is made; everything within its `with` block shares its deadline.
 
@@ -23,6 +23,8 @@ class Call:
     timeout_s: float
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+    """Requests that were sent for it, retries included."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
@@ -58,3 +60,4 @@ class Call:
             exception.endpoint = self.endpoint
             exception.request_id = self.request_id
             exception.elapsed_s = self.elapsed_s
+            exception.attempts = self.attempts

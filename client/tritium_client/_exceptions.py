@@ -27,6 +27,8 @@ class TritiumClientError(Exception):
     """The id that the request carried; the server logs it."""
     elapsed_s: float | None = None
     """Seconds from the start of the call to its failure."""
+    attempts: int = 0
+    """Requests that were sent for the call, retries included; 0 when nothing travelled."""
 
 
 class InvalidInput(TritiumClientError):

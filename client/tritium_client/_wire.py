@@ -50,8 +50,13 @@ def infer_request(
         # An element of BYTES is its length, 4 bytes little-endian, and its content.
         request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
     request.outputs.add(name=contract.PROBABILITIES)
-    request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1_000_000))
+    set_timeout(request, timeout_s)
     return request
+
+
+def set_timeout(request: Any, timeout_s: float) -> None:
+    """Give a request the seconds that are left of its call, as Triton's microseconds."""
+    request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1_000_000))
 
 
 def read_release(response: Any) -> int:

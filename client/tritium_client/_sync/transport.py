@@ -1,39 +1,19 @@
+# Generated from tritium_client/_async by tools/generate_sync.py: change it there.
 """How requests reach a server: one gRPC channel."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+import threading
+from typing import Any, Protocol
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from tritium_client._call import Call
 from tritium_client._exceptions import ClientClosed
+from tritium_client._options import CHANNEL_OPTIONS, Method
+from tritium_client._sync import _io
 from tritium_client._translation import Failure, translate
-from tritium_client.contract import MAX_IMAGE_BYTES
-
-Method = Literal[
-    "ModelConfig",
-    "ModelInfer",
-    "ModelReady",
-    "RepositoryIndex",
-    "ServerLive",
-    "ServerMetadata",
-    "ServerReady",
-]
-"""Source: triton-inference-server/common, protobuf/grpc_service.proto, GRPCInferenceService."""
-
-_OPTIONS = [
-    # gRPC's own limit for answers is 4 MiB; requests carry pictures of up to 20 MiB.
-    ("grpc.max_send_message_length", MAX_IMAGE_BYTES + 1024 * 1024),
-    ("grpc.max_receive_message_length", MAX_IMAGE_BYTES + 1024 * 1024),
-    # A server that comes back is found again within a second; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Otherwise every client of a process shares one connection, and one client's failed attempt
-    # to connect makes another wait.
-    ("grpc.use_local_subchannel_pool", 1),
-]
 
 
 class Transport(Protocol):
@@ -56,31 +36,47 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """A plain-text gRPC channel to one server; safe to use from several threads."""
+    """A plain-text gRPC channel to one server, opened by the first request."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self._closed = False
-        self._channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._opening = threading.Lock()
+        self._channel: Any = None
+        self._stub: Any = None
 
     def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
         """Send one message; see `Transport`."""
         timeout_s = call.remaining_s()
+        stub = self._open()
         try:
-            return getattr(self._stub, method)(request, timeout=timeout_s)
+            return getattr(stub, method)(request, timeout=timeout_s)
         except grpc.RpcError as error:
             failure = Failure(
                 error.code().name, error.details() or "", self.endpoint, model, call.timeout_s
             )
             raise translate(failure) from error
-        except ValueError as error:
-            # What gRPC raises when another thread closed the channel just before.
+        except _io.CLOSED_CHANNEL as error:
+            # What gRPC raises when somebody closed the channel just before.
             if not self._closed:
+                raise
+            raise ClientClosed("the client was closed during the call") from error
+        except _io.Interrupted as error:
+            if not self._closed:  # the caller gave up: that is theirs to see
                 raise
             raise ClientClosed("the client was closed during the call") from error
 
     def close(self) -> None:
         """Close the channel; what is in flight ends with ClientClosed."""
         self._closed = True
-        self._channel.close()
+        if self._channel is not None:
+            _io.close_channel(self._channel)
+
+    def _open(self) -> Any:
+        with self._opening:
+            if self._closed:
+                raise ClientClosed(f"the client of {self.endpoint} is closed; make a new one")
+            if self._stub is None:
+                self._channel = _io.open_channel(self.endpoint, CHANNEL_OPTIONS)
+                self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+            return self._stub

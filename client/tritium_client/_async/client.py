@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import re
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
+from tritium_client._async import _io
+from tritium_client._async.transport import AsyncGrpcTransport, AsyncTransport
 from tritium_client._call import Call
 from tritium_client._exceptions import (
     AppLacksCapability,
     AppNotFound,
     ClientClosed,
     InvalidInput,
+    TritiumClientError,
 )
 from tritium_client._inputs import ImageInput, TextInput, inputs_to_bytes
+from tritium_client._options import Method
 from tritium_client._results import AppStatus, Classification, ServerStatus
-from tritium_client._transport import GrpcTransport, Transport
+from tritium_client._retries import Retries, RetryPolicy
 from tritium_client.contract import Modality, Verb
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 5.0
@@ -27,28 +34,41 @@ DEFAULT_TIMEOUT_S = 5.0
 _ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
 
 
-class Client:
-    """Calls the apps of one server over gRPC. Safe to use from several threads.
+class AsyncClient:
+    """Calls the apps of one server over gRPC. Safe to use from several callers at a time.
 
-    Nothing is sent before the first call, so a client can be made before its server is up.
+    Nothing is sent before the first call, so a client can be made before its server is up. A
+    failure that the exceptions mark retryable is sent again within the call's deadline, and within
+    a budget.
 
     Args:
         url: host:port of the server's gRPC.
         app: The app that calls are for, unless they name another.
+        retries: When a failed call is sent again; `RetryPolicy(attempts=1)` for never.
+        transport: What carries the requests in place of gRPC, for instance a mock; `url` is then
+            not used.
 
     Raises:
         ValueError: when `url` is not host:port or `app` cannot be an app's name.
 
     Example:
-        >>> with Client("localhost:8001", app="openmoji") as client:
-        ...     answer = client.classify(text="red apple", image="apple.png", timeout_s=0.5)
+        >>> async with AsyncClient("localhost:8001", app="openmoji") as client:
+        ...     answer = await client.classify(text="red apple", image="apple.png", timeout_s=0.5)
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, app: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        app: str | None = None,
+        retries: RetryPolicy | None = None,
+        transport: AsyncTransport | None = None,
+    ) -> None:
         if re.fullmatch(r"[^\s/]+:\d{1,5}", url) is None:
             raise ValueError(f"url must be host:port, for instance {DEFAULT_URL!r}, not {url!r}")
         self._app = None if app is None else _checked_app(app)
-        self._transport: Transport = GrpcTransport(url)
+        self._transport = transport or AsyncGrpcTransport(url)
+        self._retries = Retries(retries or RetryPolicy())
         self._closed = False
         # Releases are immutable, so what is read of one stays true.
         self._configs: dict[str, _wire.EntryPointConfig] = {}
@@ -58,7 +78,7 @@ class Client:
         """host:port of the server."""
         return self._transport.endpoint
 
-    def classify(
+    async def classify(
         self,
         *,
         text: TextInput | None = None,
@@ -99,9 +119,10 @@ class Client:
         app = self._app_of_call(app)
         with self._call(timeout_s) as call:
             inputs = inputs_to_bytes(text, image)
-            response = self._infer(app, "classify", inputs, call)
+            response = await self._infer(app, "classify", inputs, call)
             release = _wire.read_release(response)
-            labels = self._release_config(app, "classify", tuple(inputs), release, call).labels
+            config = await self._release_config(app, "classify", tuple(inputs), release, call)
+            labels = config.labels
             probabilities = _wire.read_probabilities(response, len(labels))
             ranking = _wire.rank(labels, probabilities, top_k)
             return Classification(
@@ -114,7 +135,7 @@ class Client:
                 latency_s=call.elapsed_s,
             )
 
-    def labels(
+    async def labels(
         self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> tuple[str, ...]:
         """The labels of the release that answers now, in the order of the probabilities.
@@ -129,9 +150,12 @@ class Client:
         """
         app = self._app_of_call(app)
         with self._call(timeout_s) as call:
-            return self._entry_points(app, call)[0].labels
+            found = await self._entry_points(app, call)
+            return found[0].labels
 
-    def status(self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> AppStatus:
+    async def status(
+        self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> AppStatus:
         """What the server says of an app: release, labels, modalities, target.
 
         Args:
@@ -144,8 +168,10 @@ class Client:
         """
         app = self._app_of_call(app)
         with self._call(timeout_s) as call:
-            found = self._entry_points(app, call)
-            ready = all(self._is_ready(app, config.modalities, call) for config in found)
+            found = await self._entry_points(app, call)
+            ready = True
+            for config in found:
+                ready = await self._is_ready(app, config.modalities, call) and ready
         first = found[0]
         return AppStatus(
             app=app,
@@ -159,7 +185,7 @@ class Client:
             wire_version=first.wire_version,
         )
 
-    def server_status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ServerStatus:
+    async def server_status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ServerStatus:
         """What the server says of itself.
 
         Args:
@@ -168,16 +194,18 @@ class Client:
         Raises:
             TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
         """
-        send = self._transport.send
         with self._call(timeout_s) as call:
-            return ServerStatus(
-                endpoint=self.endpoint,
-                live=send("ServerLive", service_pb2.ServerLiveRequest(), call).live,
-                ready=send("ServerReady", service_pb2.ServerReadyRequest(), call).ready,
-                version=send("ServerMetadata", service_pb2.ServerMetadataRequest(), call).version,
-            )
+            live = await self._send("ServerLive", service_pb2.ServerLiveRequest(), call)
+            ready = await self._send("ServerReady", service_pb2.ServerReadyRequest(), call)
+            metadata = await self._send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
+        return ServerStatus(
+            endpoint=self.endpoint,
+            live=live.live,
+            ready=ready.ready,
+            version=metadata.version,
+        )
 
-    def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
+    async def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
         """The apps that the server serves, sorted. Needs the server's repository index.
 
         Args:
@@ -188,40 +216,58 @@ class Client:
         """
         with self._call(timeout_s) as call:
             request = service_pb2.RepositoryIndexRequest(ready=True)
-            index = self._transport.send("RepositoryIndex", request, call)
+            index = await self._send("RepositoryIndex", request, call)
         names = (re.fullmatch(r"(\w+?)_classify(_text|_image)?", m.name) for m in index.models)
         return tuple(sorted({name[1] for name in names if name and contract.is_app_name(name[1])}))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
         self._closed = True
-        self._transport.close()
+        await self._transport.close()
 
-    def __enter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         exception_type: type[BaseException] | None,
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        await self.close()
 
     def __repr__(self) -> str:
         app = "" if self._app is None else f", app={self._app!r}"
-        return f"Client({self.endpoint!r}{app})"
+        return f"{type(self).__name__}({self.endpoint!r}{app})"
 
     def _app_of_call(self, app: str | None) -> str:
         chosen = self._app if app is None else _checked_app(app)
         if chosen is None:
-            raise ValueError("which app? Client(url, app=...) or app=... with the call")
+            raise ValueError("which app? give app=... to the client or to the call")
         return chosen
 
     def _call(self, timeout_s: float) -> Call:
         if self._closed:
             raise ClientClosed(f"this client of {self.endpoint} is closed; make a new one")
+        self._retries.earn()
         return Call(self.endpoint, timeout_s)
+
+    async def _send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+        """Send a request, and send it again as far as deadline, policy and budget allow."""
+        attempt = 1
+        while True:
+            if method == "ModelInfer":
+                _wire.set_timeout(request, call.remaining_s())
+            call.attempts += 1
+            try:
+                return await self._transport.send(method, request, call, model=model)
+            except TritiumClientError as error:
+                left = call.timeout_s - call.elapsed_s
+                pause_s = self._retries.pause_s(error, attempt, left)
+                if pause_s is None:
+                    raise
+            await _io.sleep(pause_s)
+            attempt += 1
 
     def _choose_entry_point(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
@@ -230,68 +276,67 @@ class Client:
         del call
         return contract.entry_point(app, verb, modalities)
 
-    def _infer(self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call) -> Any:
+    async def _infer(self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call) -> Any:
         modalities = tuple(inputs)
         name = self._choose_entry_point(app, verb, modalities, call)
         request = _wire.infer_request(
             name, inputs, request_id=call.request_id, timeout_s=call.remaining_s()
         )
         try:
-            return self._transport.send("ModelInfer", request, call, model=name)
+            return await self._send("ModelInfer", request, call, model=name)
         except AppNotFound as error:
             if not error.retryable:
-                self._explain_not_found(app, modalities, call, error)
+                await self._explain_not_found(app, modalities, call, error)
             raise
         except InvalidInput as error:
             if error.stage == "request":
                 # Another major version has other tensors; say that rather than their names.
-                self._fetch_config(name, call)
+                await self._fetch_config(name, call)
             raise
 
-    def _explain_not_found(
+    async def _explain_not_found(
         self, app: str, modalities: tuple[Modality, ...], call: Call, error: AppNotFound
     ) -> None:
-        found = self._entry_points(app, call)
+        found = await self._entry_points(app, call)
         answers = " or ".join(" + ".join(config.modalities) for config in found)
         raise AppLacksCapability(
             f"{app!r} answers {answers}; {' + '.join(modalities)} was given"
         ) from error
 
-    def _release_config(
+    async def _release_config(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], release: int, call: Call
     ) -> _wire.EntryPointConfig:
         """What the release that answered says of itself, not the one that is live by now."""
         name = contract.release_entry_point(app, verb, modalities, release)
         config = self._configs.get(name)
         if config is None:
-            config = self._configs[name] = self._fetch_config(name, call)
+            config = self._configs[name] = await self._fetch_config(name, call)
         return config
 
-    def _entry_points(self, app: str, call: Call) -> list[_wire.EntryPointConfig]:
+    async def _entry_points(self, app: str, call: Call) -> list[_wire.EntryPointConfig]:
         """The configs of an app's aliases, at least one."""
         found: list[_wire.EntryPointConfig] = []
         missing: AppNotFound | None = None
         for modalities in _ENTRY_POINTS:
             try:
-                found.append(
-                    self._fetch_config(contract.entry_point(app, "classify", modalities), call)
-                )
+                name = contract.entry_point(app, "classify", modalities)
+                found.append(await self._fetch_config(name, call))
             except AppNotFound as error:
                 missing = missing or error
         if not found and missing is not None:
             raise missing
         return found
 
-    def _fetch_config(self, name: str, call: Call) -> _wire.EntryPointConfig:
+    async def _fetch_config(self, name: str, call: Call) -> _wire.EntryPointConfig:
         request = service_pb2.ModelConfigRequest(name=name)
-        return _wire.read_config(
-            self._transport.send("ModelConfig", request, call, model=name).config
-        )
+        response = await self._send("ModelConfig", request, call, model=name)
+        return _wire.read_config(response.config)
 
-    def _is_ready(self, app: str, modalities: tuple[Modality, ...], call: Call) -> bool:
+    async def _is_ready(self, app: str, modalities: tuple[Modality, ...], call: Call) -> bool:
         name = contract.entry_point(app, "classify", modalities)
         request = service_pb2.ModelReadyRequest(name=name)
-        return bool(self._transport.send("ModelReady", request, call, model=name).ready)
+        response = await self._send("ModelReady", request, call, model=name)
+        return bool(response.ready)
 
 
 def _checked_app(app: str) -> str:

@@ -1,0 +1,30 @@
+"""What every channel is opened with, and what may be sent through it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tritium_client.contract import MAX_IMAGE_BYTES
+
+Method = Literal[
+    "ModelConfig",
+    "ModelInfer",
+    "ModelReady",
+    "RepositoryIndex",
+    "ServerLive",
+    "ServerMetadata",
+    "ServerReady",
+]
+"""Source: triton-inference-server/common, protobuf/grpc_service.proto, GRPCInferenceService."""
+
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    # gRPC's own limit for answers is 4 MiB; requests carry pictures of up to 20 MiB.
+    ("grpc.max_send_message_length", MAX_IMAGE_BYTES + 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_IMAGE_BYTES + 1024 * 1024),
+    # A server that comes back is found again within a second; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Otherwise every client of a process shares one connection, and one client's failed attempt
+    # to connect makes another wait.
+    ("grpc.use_local_subchannel_pool", 1),
+]

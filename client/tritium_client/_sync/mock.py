@@ -1,0 +1,45 @@
+# Generated from tritium_client/_async by tools/generate_sync.py: change it there.
+"""A transport without a server, for tests of code that calls apps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tritium_client._call import Call
+from tritium_client._exceptions import ClientClosed
+from tritium_client._mock import MockApp, respond
+from tritium_client._options import Method
+
+
+class MockTransport:
+    """Answers as a server with the given apps would; nothing travels.
+
+    Requests are written and answers are read as with a real server, so that a test sees the same
+    results, checks and errors.
+
+    Args:
+        apps: App's name -> what it is and how it answers.
+
+    Example:
+        >>> apps = {"pets": MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.9, 0.1])}
+        >>> with Client(app="pets", transport=MockTransport(apps)) as client:
+        ...     assert (client.classify(text="miaow")).label == "cat"
+    """
+
+    def __init__(self, apps: Mapping[str, MockApp]) -> None:
+        self.endpoint = "mock:0"
+        self._apps = dict(apps)
+        self._closed = False
+
+    def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+        """Answer one message; see `Transport`."""
+        del model
+        call.remaining_s()
+        if self._closed:
+            raise ClientClosed("the client was closed during the call")
+        return respond(self._apps, method, request, call)
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._closed = True

@@ -1,0 +1,86 @@
+"""The mock transport: users' own code without a server, with the results and errors of one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from tritium_client import (
+    AppLacksCapability,
+    AppNotFound,
+    AsyncClient,
+    AsyncMockTransport,
+    Client,
+    ClientClosed,
+    InvalidInput,
+    MockApp,
+    MockTransport,
+    ServerError,
+)
+
+PETS = MockApp(
+    labels=("cat", "dog"),
+    answer=lambda text, image: [0.9, 0.1] if image is None and text == "miaow" else [0.2, 0.8],
+    release=3,
+)
+WORDS = MockApp(
+    labels=("a", "b", "c"), answer=lambda *_: [0.2, 0.3, 0.5], entry_points=(("text",),)
+)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(app="pets", transport=MockTransport({"pets": PETS, "words": WORDS}))
+
+
+def test_an_answer_is_a_classification(client: Client) -> None:
+    answer = client.classify(text="miaow")
+    assert (answer.label, answer.release) == ("cat", 3)
+    np.testing.assert_allclose(answer.probabilities, [0.9, 0.1], rtol=1e-6)
+    assert client.classify(text="miaow", image=b"\x89PNG").label == "dog"
+
+
+def test_what_a_server_says_of_its_apps(client: Client) -> None:
+    assert client.apps() == ("pets", "words")
+    assert client.labels("words") == ("a", "b", "c")
+    assert client.status("words").entry_points == (("text",),)
+    assert client.server_status().ready
+    assert client.endpoint == "mock:0"
+
+
+def test_errors_are_those_of_a_server(client: Client) -> None:
+    with pytest.raises(AppLacksCapability, match="answers text; image was given"):
+        client.classify(image=b"x", app="words")
+    with pytest.raises(AppNotFound, match="it has"):
+        client.classify(text="x", app="nothing")
+    with pytest.raises(InvalidInput, match="empty"):
+        client.classify(text=" ")
+
+
+def test_a_mock_that_is_wrong_says_so() -> None:
+    short = MockApp(labels=("cat", "dog"), answer=lambda *_: [1.0])
+    broken = MockApp(labels=("cat", "dog"), answer=lambda *_: [1.0, 1 / 0])
+    with Client(transport=MockTransport({"short": short, "broken": broken})) as client:
+        with pytest.raises(ServerError, match=r"shape \[1\], and 2 labels"):
+            client.classify(text="x", app="short")
+        with pytest.raises(ServerError, match="ZeroDivisionError") as caught:
+            client.classify(text="x", app="broken")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_closed_mock_answers_nothing(client: Client) -> None:
+    client.close()
+    with pytest.raises(ClientClosed):
+        client.classify(text="miaow")
+
+
+def test_the_async_client_takes_its_own_mock() -> None:
+    async def ask() -> str:
+        async with AsyncClient(app="pets", transport=AsyncMockTransport({"pets": PETS})) as one:
+            answers = await asyncio.gather(*(one.classify(text="miaow") for _ in range(20)))
+            assert (await one.status()).release == 3
+            return answers[-1].label
+
+    assert asyncio.run(ask()) == "cat"
