@@ -1,7 +1,7 @@
 """Turn the client's async source into its sync twin: `make sync-client`.
 
-tritium_client/_async is written by hand and tritium_client/_sync comes from it; only `_io.py` is
-written twice. A test runs this and compares.
+tritium_client/_async is written by hand and tritium_client/_sync comes from it; only `_io.py` and
+`many.py` are written twice. A test runs this and compares.
 """
 
 from __future__ import annotations

@@ -29,9 +29,15 @@ if TYPE_CHECKING:
         ServerUnavailable,
         TritiumClientError,
     )
-    from tritium_client._inputs import ImageInput, TextInput
+    from tritium_client._inputs import ImageInput, Item, TextInput
     from tritium_client._mock import MockApp
-    from tritium_client._results import AppStatus, Classification, Ranked, ServerStatus
+    from tritium_client._results import (
+        AppStatus,
+        Classification,
+        ItemResult,
+        Ranked,
+        ServerStatus,
+    )
     from tritium_client._retries import RetryPolicy
     from tritium_client._sync.client import Client
     from tritium_client._sync.mock import MockTransport
@@ -49,6 +55,8 @@ __all__ = [
     "ImageInput",
     "IncompatibleRelease",
     "InvalidInput",
+    "Item",
+    "ItemResult",
     "MockApp",
     "MockTransport",
     "Ranked",
@@ -64,8 +72,8 @@ _MODULES = {
     "_async.client": ("AsyncClient",),
     "_async.mock": ("AsyncMockTransport",),
     "_mock": ("MockApp",),
-    "_inputs": ("ImageInput", "TextInput"),
-    "_results": ("AppStatus", "Classification", "Ranked", "ServerStatus"),
+    "_inputs": ("ImageInput", "Item", "TextInput"),
+    "_results": ("AppStatus", "Classification", "ItemResult", "Ranked", "ServerStatus"),
     "_retries": ("RetryPolicy",),
     "_sync.client": ("Client",),
     "_sync.mock": ("MockTransport",),

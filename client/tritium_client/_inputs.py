@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
@@ -51,6 +52,31 @@ _PNG_MODE = {
     "La": "LA",
     "PA": "RGBA",
 }
+
+
+Item: TypeAlias = Union[Mapping[str, Any], "tuple[TextInput | None, ImageInput | None]"]
+"""One of many: a mapping with `text`, `image` or both, or the pair (text, image)."""
+
+
+def unpack_item(item: Item, index: int) -> tuple[TextInput | None, ImageInput | None]:
+    """Take text and image out of one of many items.
+
+    Raises:
+        InvalidInput: with stage `client`, when it is neither a mapping nor a pair, or a mapping
+            with other names.
+    """
+    if isinstance(item, Mapping):
+        unknown = sorted(set(map(str, item)) - {"text", "image"})
+        if unknown:
+            raise InvalidInput("client", index, f"an item has text and image, not {unknown[0]!r}")
+        return item.get("text"), item.get("image")
+    if isinstance(item, tuple) and len(item) == 2:
+        return item
+    raise InvalidInput(
+        "client",
+        index,
+        f"an item is a mapping with text and image or a pair, not {type(item).__name__}",
+    )
 
 
 def inputs_to_bytes(

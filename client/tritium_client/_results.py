@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from tritium_client._exceptions import TritiumClientError
     from tritium_client.contract import Modality
 
 
@@ -39,6 +40,27 @@ class Classification:
     """The id that the request carried; the server logs it."""
     latency_s: float = field(compare=False)
     """Seconds from the call of `classify` to its return."""
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of one of many items: exactly one of `result` and `error` is there."""
+
+    index: int
+    """Of the item, counted from 0."""
+    result: Classification | None = None
+    error: TritiumClientError | None = None
+
+    def unwrap(self) -> Classification:
+        """The result.
+
+        Raises:
+            TritiumClientError: what the call ended with.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None  # noqa: S101 - one of the two is always there
+        return self.result
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from tests.support.demo_repository import STAGES, expected_label, write_repository
 from tests.support.triton import TritonServer, free_port, triton_server
-from tritium_client._sync.transport import GrpcTransport
 
 from tritium_client import (
     AppNotFound,
@@ -26,6 +25,7 @@ from tritium_client import (
     TritiumClientError,
 )
 from tritium_client._call import Call
+from tritium_client._sync.transport import GrpcTransport
 from tritium_client._wire import infer_request
 
 pytestmark = pytest.mark.e2e

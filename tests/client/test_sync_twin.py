@@ -15,6 +15,7 @@ from tritium_client._async import _io as async_io
 from tritium_client._sync import _io as sync_io
 
 ROOT = Path(__file__).parents[2]
+WRITTEN_TWICE = {"_io.py", "many.py"}
 SYNC = ROOT / "client" / "tritium_client" / "_sync"
 
 
@@ -30,7 +31,9 @@ def generator() -> ModuleType:
 def test_the_sync_client_was_generated_from_what_stands_there(tmp_path: Path) -> None:
     """When this fails: `make sync-client`."""
     written = generator().generate(tmp_path / "_sync")
-    assert {path.name for path in written} | {"_io.py"} == {path.name for path in SYNC.glob("*.py")}
+    assert {path.name for path in written} | WRITTEN_TWICE == {
+        path.name for path in SYNC.glob("*.py")
+    }
     for path in written:
         assert path.read_text("utf-8") == (SYNC / path.name).read_text("utf-8"), path.name
 
@@ -46,11 +49,12 @@ def public(client: type) -> dict[str, Any]:
 def test_both_have_the_same_methods_with_the_same_arguments() -> None:
     assert list(public(AsyncClient)) == list(public(Client))
     for name, method in public(AsyncClient).items():
-        assert inspect.iscoroutinefunction(method), name
+        assert inspect.iscoroutinefunction(method) == (name != "classify_many"), name
         twin = public(Client)[name]
-        assert inspect.signature(method) == inspect.signature(twin), name
-    ours, theirs = (inspect.signature(one.__init__) for one in (AsyncClient, Client))
-    assert list(ours.parameters) == list(theirs.parameters)
+        theirs = inspect.signature(twin).parameters
+        assert list(inspect.signature(method).parameters) == list(theirs), name
+    made = [inspect.signature(one.__init__).parameters for one in (AsyncClient, Client)]
+    assert list(made[0]) == list(made[1])
 
 
 def test_what_is_written_twice_has_the_same_names() -> None:
@@ -62,7 +66,11 @@ def test_what_is_written_twice_has_the_same_names() -> None:
     assert names(async_io) == names(sync_io)
 
 
-@pytest.mark.parametrize("path", sorted(SYNC.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(SYNC.glob("*.py")) - {SYNC / name for name in WRITTEN_TWICE}),
+    ids=lambda path: path.name,
+)
 def test_nothing_async_is_left_in_the_sync_client(path: Path) -> None:
     text = path.read_text("utf-8").replace("tritium_client/_async", "").replace("`_async/", "")
     for word in ("await ", "async ", "Async", "asyncio"):

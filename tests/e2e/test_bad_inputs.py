@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 import pytest
-from tritium_client._sync.transport import GrpcTransport
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.support.hostile import (
@@ -35,6 +34,7 @@ from tests.support.hostile import (
 from tests.support.pictures import png
 from tritium_client import Client, InvalidInput, contract
 from tritium_client._call import Call
+from tritium_client._sync.transport import GrpcTransport
 from tritium_deploy import Server
 
 pytestmark = pytest.mark.e2e

@@ -1,6 +1,6 @@
 """What differs between waiting in a coroutine and waiting in a thread.
 
-`_sync/_io.py` has the same names; these two files are the only ones that are written twice.
+`_sync/_io.py` has the same names; they and `many.py` are written twice, all else is generated.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,18 @@ from tritium_client._exceptions import (
     InvalidInput,
     TritiumClientError,
 )
-from tritium_client._inputs import ImageInput, TextInput, inputs_to_bytes
+from tritium_client._inputs import (
+    ImageInput,
+    Item,
+    TextInput,
+    inputs_to_bytes,
+    unpack_item,
+)
 from tritium_client._options import Method
-from tritium_client._results import AppStatus, Classification, ServerStatus
+from tritium_client._results import AppStatus, Classification, ItemResult, ServerStatus
 from tritium_client._retries import Retries, RetryPolicy
 from tritium_client._sync import _io
+from tritium_client._sync.many import Items, run_many
 from tritium_client._sync.transport import GrpcTransport, Transport
 from tritium_client.contract import Modality, Verb
 
@@ -136,6 +144,59 @@ class Client:
                 latency_s=call.elapsed_s,
             )
 
+    def classify_many(
+        self,
+        items: Items,
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        top_k: int = 5,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Iterator[ItemResult]:
+        """Classify any number of items, a few at a time; one that fails does not stop the others.
+
+        Items are read only as fast as results are taken, so that a stream of millions needs the
+        memory of `concurrency` of them.
+
+        Args:
+            items: Mappings with `text`, `image` or both, or pairs (text, image).
+            concurrency: Calls in flight at the most, at least 1.
+            ordered: Give results in the order of the items, else as they come.
+            top_k: As `classify`.
+            timeout_s: Seconds for each item.
+            app: The app, when it is not the client's own.
+
+        Returns:
+            An iterator: for each item its index with a result or an error.
+
+        Raises:
+            ClientClosed: the client is closed.
+            ValueError: `concurrency`, `top_k`, `timeout_s` or `app` could never be right.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1: {concurrency}")
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1: {top_k}")
+        app = self._app_of_call(app)
+        self._require_open()
+
+        def ask(index: int, item: Item) -> ItemResult:
+            try:
+                text, image = unpack_item(item, index)
+                return ItemResult(
+                    index,
+                    self.classify(
+                        text=text, image=image, top_k=top_k, timeout_s=timeout_s, app=app
+                    ),
+                )
+            except ClientClosed:
+                raise
+            except TritiumClientError as error:
+                return ItemResult(index, error=error)
+
+        return run_many(items, ask, concurrency, ordered=ordered)
+
     def labels(
         self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> tuple[str, ...]:
@@ -246,10 +307,13 @@ class Client:
         return chosen
 
     def _call(self, timeout_s: float) -> Call:
-        if self._closed:
-            raise ClientClosed(f"this client of {self.endpoint} is closed; make a new one")
+        self._require_open()
         self._retries.earn()
         return Call(self.endpoint, timeout_s)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClientClosed(f"this client of {self.endpoint} is closed; make a new one")
 
     def _send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
         """Send a request, and send it again as far as deadline, policy and budget allow."""
