@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ServerStatus,
     )
     from tritium_client._retries import RetryPolicy
+    from tritium_client._security import Tls
     from tritium_client._sync.client import Client
     from tritium_client._sync.mock import MockTransport
 
@@ -65,6 +66,7 @@ __all__ = [
     "ServerStatus",
     "ServerUnavailable",
     "TextInput",
+    "Tls",
     "TritiumClientError",
 ]
 
@@ -75,6 +77,7 @@ _MODULES = {
     "_inputs": ("ImageInput", "Item", "TextInput"),
     "_results": ("AppStatus", "Classification", "ItemResult", "Ranked", "ServerStatus"),
     "_retries": ("RetryPolicy",),
+    "_security": ("Tls",),
     "_sync.client": ("Client",),
     "_sync.mock": ("MockTransport",),
 }

@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -83,18 +83,32 @@ def free_port() -> int:
 
 
 @contextmanager
-def triton_server(repository: Path, *, port: int | None = None) -> Iterator[TritonServer]:
-    """Serve `repository` until the block ends; always stopped, /dev/shm left clean."""
+def triton_server(
+    repository: Path,
+    *,
+    port: int | None = None,
+    arguments: Sequence[str] = (),
+    credentials: Any = None,
+) -> Iterator[TritonServer]:
+    """Serve `repository` until the block ends; always stopped, /dev/shm left clean.
+
+    Args:
+        repository: What to serve.
+        port: Of gRPC; None for a free one.
+        arguments: More of tritonserver's arguments.
+        credentials: gRPC channel credentials, where the arguments ask for TLS.
+    """
     port, prefix = port or free_port(), f"tritium-test-{uuid.uuid4().hex[:8]}-"
     with tempfile.TemporaryDirectory(prefix="tritium-triton-") as scratch:
         log = Path(scratch) / "triton.log"
         command, environment = _launch(repository, Path(scratch), port, prefix)
+        command += arguments
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         try:
-            _wait_until_ready(process, port, log)
+            _wait_until_ready(process, port, log, credentials)
             yield TritonServer(process, f"127.0.0.1:{port}", repository, log)
         finally:
             _stop(process)
@@ -139,12 +153,18 @@ def _launch(
     return command, environment
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], port: int, log: Path, credentials: Any
+) -> None:
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     deadline = time.monotonic() + START_TIMEOUT_S
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    url = f"localhost:{port}"
+    opened = (
+        grpc.insecure_channel(url) if credentials is None else grpc.secure_channel(url, credentials)
+    )
+    with opened as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while process.poll() is None and time.monotonic() < deadline:
             try:

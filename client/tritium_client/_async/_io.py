@@ -18,9 +18,11 @@ CLOSED_CHANNEL: tuple[type[Exception], ...] = (grpc.aio.UsageError, asyncio.Inva
 sleep = asyncio.sleep
 
 
-def open_channel(endpoint: str, options: list[tuple[str, Any]]) -> Any:
-    """A plain-text channel; it belongs to the event loop that runs."""
-    return grpc.aio.insecure_channel(endpoint, options=options)
+def open_channel(endpoint: str, options: list[tuple[str, Any]], credentials: Any) -> Any:
+    """A channel, plain text without credentials; it belongs to the event loop that runs."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(endpoint, options=options)
+    return grpc.aio.secure_channel(endpoint, credentials, options=options)
 
 
 async def close_channel(channel: Any) -> None:

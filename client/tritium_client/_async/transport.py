@@ -12,6 +12,7 @@ from tritium_client._async import _io
 from tritium_client._call import Call
 from tritium_client._exceptions import ClientClosed
 from tritium_client._options import CHANNEL_OPTIONS, Method
+from tritium_client._security import Security
 from tritium_client._translation import Failure, translate
 
 
@@ -35,10 +36,23 @@ class AsyncTransport(Protocol):
 
 
 class AsyncGrpcTransport:
-    """A plain-text gRPC channel to one server, opened by the first request."""
+    """A gRPC channel to one server, opened by the first request.
 
-    def __init__(self, endpoint: str) -> None:
+    Args:
+        endpoint: host:port.
+        security: TLS, and what every request carries.
+
+    Raises:
+        ValueError: when `security` would give a secret away, or names files that cannot be read.
+    """
+
+    def __init__(self, endpoint: str, security: Security | None = None) -> None:
+        security = security or Security()
+        security.check(endpoint)
         self.endpoint = endpoint
+        self._credentials = security.credentials()
+        self._options = [*CHANNEL_OPTIONS, *security.channel_options]
+        self._metadata = security.pairs
         self._closed = False
         self._opening = threading.Lock()
         self._channel: Any = None
@@ -49,7 +63,7 @@ class AsyncGrpcTransport:
         timeout_s = call.remaining_s()
         stub = self._open()
         try:
-            return await getattr(stub, method)(request, timeout=timeout_s)
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             failure = Failure(
                 error.code().name, error.details() or "", self.endpoint, model, call.timeout_s
@@ -76,6 +90,6 @@ class AsyncGrpcTransport:
             if self._closed:
                 raise ClientClosed(f"the client of {self.endpoint} is closed; make a new one")
             if self._stub is None:
-                self._channel = _io.open_channel(self.endpoint, CHANNEL_OPTIONS)
+                self._channel = _io.open_channel(self.endpoint, self._options, self._credentials)
                 self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
             return self._stub

@@ -21,9 +21,11 @@ CLOSED_CHANNEL: tuple[type[Exception], ...] = (ValueError,)
 sleep = time.sleep
 
 
-def open_channel(endpoint: str, options: list[tuple[str, Any]]) -> Any:
-    """A plain-text channel; safe to use from several threads."""
-    return grpc.insecure_channel(endpoint, options=options)
+def open_channel(endpoint: str, options: list[tuple[str, Any]], credentials: Any) -> Any:
+    """A channel, plain text without credentials; safe to use from several threads."""
+    if credentials is None:
+        return grpc.insecure_channel(endpoint, options=options)
+    return grpc.secure_channel(endpoint, credentials, options=options)
 
 
 def close_channel(channel: Any) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from tritium_client._inputs import (
 from tritium_client._options import Method
 from tritium_client._results import AppStatus, Classification, ItemResult, ServerStatus
 from tritium_client._retries import Retries, RetryPolicy
+from tritium_client._security import Security, Tls
 from tritium_client._sync import _io
 from tritium_client._sync.many import Items, run_many
 from tritium_client._sync.transport import GrpcTransport, Transport
@@ -53,12 +54,17 @@ class Client:
     Args:
         url: host:port of the server's gRPC.
         app: The app that calls are for, unless they name another.
+        tls: Encrypt the connection; None for plain text.
+        token: Sent with every request as `authorization: Bearer ...`. Only over TLS, or to this
+            machine.
+        metadata: More gRPC metadata for every request, name -> value.
         retries: When a failed call is sent again; `RetryPolicy(attempts=1)` for never.
         transport: What carries the requests in place of gRPC, for instance a mock; `url` is then
             not used.
 
     Raises:
-        ValueError: when `url` is not host:port or `app` cannot be an app's name.
+        ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
+            in plain text, or a file of `tls` cannot be read.
 
     Example:
         >>> with Client("localhost:8001", app="openmoji") as client:
@@ -70,13 +76,17 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         app: str | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         retries: RetryPolicy | None = None,
         transport: Transport | None = None,
     ) -> None:
         if re.fullmatch(r"[^\s/]+:\d{1,5}", url) is None:
             raise ValueError(f"url must be host:port, for instance {DEFAULT_URL!r}, not {url!r}")
         self._app = None if app is None else _checked_app(app)
-        self._transport = transport or GrpcTransport(url)
+        security = Security(tls, token, metadata or {})
+        self._transport = transport or GrpcTransport(url, security)
         self._retries = Retries(retries or RetryPolicy())
         self._closed = False
         # Releases are immutable, so what is read of one stays true.

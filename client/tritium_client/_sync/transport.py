@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritium_client._call import Call
 from tritium_client._exceptions import ClientClosed
 from tritium_client._options import CHANNEL_OPTIONS, Method
+from tritium_client._security import Security
 from tritium_client._sync import _io
 from tritium_client._translation import Failure, translate
 
@@ -36,10 +37,23 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """A plain-text gRPC channel to one server, opened by the first request."""
+    """A gRPC channel to one server, opened by the first request.
 
-    def __init__(self, endpoint: str) -> None:
+    Args:
+        endpoint: host:port.
+        security: TLS, and what every request carries.
+
+    Raises:
+        ValueError: when `security` would give a secret away, or names files that cannot be read.
+    """
+
+    def __init__(self, endpoint: str, security: Security | None = None) -> None:
+        security = security or Security()
+        security.check(endpoint)
         self.endpoint = endpoint
+        self._credentials = security.credentials()
+        self._options = [*CHANNEL_OPTIONS, *security.channel_options]
+        self._metadata = security.pairs
         self._closed = False
         self._opening = threading.Lock()
         self._channel: Any = None
@@ -50,7 +64,7 @@ class GrpcTransport:
         timeout_s = call.remaining_s()
         stub = self._open()
         try:
-            return getattr(stub, method)(request, timeout=timeout_s)
+            return getattr(stub, method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             failure = Failure(
                 error.code().name, error.details() or "", self.endpoint, model, call.timeout_s
@@ -77,6 +91,6 @@ class GrpcTransport:
             if self._closed:
                 raise ClientClosed(f"the client of {self.endpoint} is closed; make a new one")
             if self._stub is None:
-                self._channel = _io.open_channel(self.endpoint, CHANNEL_OPTIONS)
+                self._channel = _io.open_channel(self.endpoint, self._options, self._credentials)
                 self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
             return self._stub
