@@ -13,12 +13,13 @@ from pathlib import Path
 import unasync
 
 PACKAGE = Path(__file__).parents[1] / "client" / "tritium_client"
-GENERATED = ("__init__.py", "client.py", "mock.py", "transport.py")
+GENERATED = ("__init__.py", "client.py", "mock.py", "pool.py", "transport.py")
 NAMES = {
     "AsyncClient": "Client",
     "AsyncTransport": "Transport",
     "AsyncGrpcTransport": "GrpcTransport",
     "AsyncMockTransport": "MockTransport",
+    "AsyncPoolTransport": "PoolTransport",
     "_async": "_sync",
 }
 HEADER = "# Generated from tritium_client/_async by tools/generate_sync.py: change it there.\n"
@@ -43,6 +44,7 @@ def generate(target: Path) -> list[Path]:
         for old, new in (
             ("AsyncClient", "Client"),
             ("AsyncMockTransport", "MockTransport"),
+            ("AsyncGrpcTransport", "GrpcTransport"),
             ("AsyncTransport", "Transport"),
             ("async with", "with"),
             ("await ", ""),

@@ -57,7 +57,7 @@ class Call:
     ) -> None:
         """Note on an error that ends the call which call it was."""
         if isinstance(exception, TritiumClientError):
-            exception.endpoint = self.endpoint
+            exception.endpoint = self.endpoint  # of the last attempt
             exception.request_id = self.request_id
             exception.elapsed_s = self.elapsed_s
             exception.attempts = self.attempts

@@ -24,6 +24,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # A server that comes back is found again within a second; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A name that resolves to several addresses is several servers: all are used, in turn.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     # Otherwise every client of a process shares one connection, and one client's failed attempt
     # to connect makes another wait.
     ("grpc.use_local_subchannel_pool", 1),

@@ -112,5 +112,9 @@ _BY_CODE: dict[str, _Make] = {
 _REFINEMENTS: tuple[tuple[str, re.Pattern[str], _Make], ...] = (
     ("INTERNAL", re.compile(r"Stub process .*is not healthy"), _dead_stub),
     ("NOT_FOUND", re.compile(r"has no available versions"), _not_loaded),
-    ("UNAVAILABLE", re.compile(r"^(failed to connect|errors resolving)"), _unreachable),
+    (
+        "UNAVAILABLE",
+        re.compile(r"^(failed to connect|errors resolving|connections to all backends failing)"),
+        _unreachable,
+    ),
 )

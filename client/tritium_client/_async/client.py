@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from tritonclient.grpc import service_pb2
 from tritium_client import _wire, contract
 from tritium_client._async import _io
 from tritium_client._async.many import Items, run_many
-from tritium_client._async.transport import AsyncGrpcTransport, AsyncTransport
+from tritium_client._async.pool import AsyncPoolTransport
+from tritium_client._async.transport import AsyncTransport
 from tritium_client._call import Call
 from tritium_client._exceptions import (
     AppLacksCapability,
@@ -51,7 +52,9 @@ class AsyncClient:
     a budget.
 
     Args:
-        url: host:port of the server's gRPC.
+        url: host:port of the server's gRPC, or of several servers: requests go to them in turn,
+            without those that cannot be reached. A name that resolves to several addresses is
+            several servers, too.
         app: The app that calls are for, unless they name another.
         tls: Encrypt the connection; None for plain text.
         token: Sent with every request as `authorization: Bearer ...`. Only over TLS, or to this
@@ -72,7 +75,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         app: str | None = None,
         tls: Tls | None = None,
@@ -81,11 +84,10 @@ class AsyncClient:
         retries: RetryPolicy | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        if re.fullmatch(r"[^\s/]+:\d{1,5}", url) is None:
-            raise ValueError(f"url must be host:port, for instance {DEFAULT_URL!r}, not {url!r}")
+        endpoints = _checked_endpoints(url)
         self._app = None if app is None else _checked_app(app)
         security = Security(tls, token, metadata or {})
-        self._transport = transport or AsyncGrpcTransport(url, security)
+        self._transport = transport or AsyncPoolTransport(endpoints, security)
         self._retries = Retries(retries or RetryPolicy())
         self._closed = False
         # Releases are immutable, so what is read of one stays true.
@@ -93,7 +95,7 @@ class AsyncClient:
 
     @property
     def endpoint(self) -> str:
-        """host:port of the server."""
+        """host:port of the server; of several, with commas."""
         return self._transport.endpoint
 
     async def classify(
@@ -411,6 +413,18 @@ class AsyncClient:
         request = service_pb2.ModelReadyRequest(name=name)
         response = await self._send("ModelReady", request, call, model=name)
         return bool(response.ready)
+
+
+def _checked_endpoints(url: str | Sequence[str]) -> tuple[str, ...]:
+    endpoints = (url,) if isinstance(url, str) else tuple(url)
+    if not endpoints:
+        raise ValueError("url names no server; give at least one host:port")
+    for endpoint in endpoints:
+        if re.fullmatch(r"[^\s/,]+:\d{1,5}", endpoint) is None:
+            raise ValueError(
+                f"url must be host:port, for instance {DEFAULT_URL!r}, not {endpoint!r}"
+            )
+    return endpoints
 
 
 def _checked_app(app: str) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ from tritium_client._retries import Retries, RetryPolicy
 from tritium_client._security import Security, Tls
 from tritium_client._sync import _io
 from tritium_client._sync.many import Items, run_many
-from tritium_client._sync.transport import GrpcTransport, Transport
+from tritium_client._sync.pool import PoolTransport
+from tritium_client._sync.transport import Transport
 from tritium_client.contract import Modality, Verb
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Client:
     a budget.
 
     Args:
-        url: host:port of the server's gRPC.
+        url: host:port of the server's gRPC, or of several servers: requests go to them in turn,
+            without those that cannot be reached. A name that resolves to several addresses is
+            several servers, too.
         app: The app that calls are for, unless they name another.
         tls: Encrypt the connection; None for plain text.
         token: Sent with every request as `authorization: Bearer ...`. Only over TLS, or to this
@@ -73,7 +76,7 @@ class Client:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         app: str | None = None,
         tls: Tls | None = None,
@@ -82,11 +85,10 @@ class Client:
         retries: RetryPolicy | None = None,
         transport: Transport | None = None,
     ) -> None:
-        if re.fullmatch(r"[^\s/]+:\d{1,5}", url) is None:
-            raise ValueError(f"url must be host:port, for instance {DEFAULT_URL!r}, not {url!r}")
+        endpoints = _checked_endpoints(url)
         self._app = None if app is None else _checked_app(app)
         security = Security(tls, token, metadata or {})
-        self._transport = transport or GrpcTransport(url, security)
+        self._transport = transport or PoolTransport(endpoints, security)
         self._retries = Retries(retries or RetryPolicy())
         self._closed = False
         # Releases are immutable, so what is read of one stays true.
@@ -94,7 +96,7 @@ class Client:
 
     @property
     def endpoint(self) -> str:
-        """host:port of the server."""
+        """host:port of the server; of several, with commas."""
         return self._transport.endpoint
 
     def classify(
@@ -410,6 +412,18 @@ class Client:
         request = service_pb2.ModelReadyRequest(name=name)
         response = self._send("ModelReady", request, call, model=name)
         return bool(response.ready)
+
+
+def _checked_endpoints(url: str | Sequence[str]) -> tuple[str, ...]:
+    endpoints = (url,) if isinstance(url, str) else tuple(url)
+    if not endpoints:
+        raise ValueError("url names no server; give at least one host:port")
+    for endpoint in endpoints:
+        if re.fullmatch(r"[^\s/,]+:\d{1,5}", endpoint) is None:
+            raise ValueError(
+                f"url must be host:port, for instance {DEFAULT_URL!r}, not {endpoint!r}"
+            )
+    return endpoints
 
 
 def _checked_app(app: str) -> str:

@@ -1,0 +1,81 @@
+"""Which of several servers takes the next request: round robin, without those that just failed.
+
+A server that could not be reached is left out for a while that doubles with each failure in a row.
+Then one request tries it; the others go on without it until that one has come back. When every
+server is left out, the one whose turn is nearest is tried: no answer is worse than a late one.
+
+Source: Envoy's outlier detection (consecutive failures, base ejection time), for one client.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_EJECTION_S = 0.25
+LONGEST_EJECTION_S = 8.0
+
+
+@dataclass
+class _Health:
+    failures: int = 0
+    """In a row."""
+    back_at: float = 0.0
+    """When it may be tried again."""
+    on_trial: bool = False
+    """One request is trying it."""
+
+
+class Rotation:
+    """Chooses among servers by index. Safe to use from several threads.
+
+    Args:
+        count: How many servers there are, at least 1.
+        clock: Seconds; a test gives its own.
+    """
+
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._health = [_Health() for _ in range(count)]
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = 0
+
+    def choose(self) -> int:
+        """The server that takes the next request."""
+        with self._lock:
+            now = self._clock()
+            count = len(self._health)
+            turn = [(self._next + step) % count for step in range(count)]
+            chosen = next((index for index in turn if self._takes(index, now)), None)
+            if chosen is None:
+                chosen = min(turn, key=lambda index: self._health[index].back_at)
+            self._next = (chosen + 1) % count
+            health = self._health[chosen]
+            health.on_trial = health.failures > 0
+            return chosen
+
+    def _takes(self, index: int, now: float) -> bool:
+        health = self._health[index]
+        return health.failures == 0 or (now >= health.back_at and not health.on_trial)
+
+    def succeeded(self, index: int) -> None:
+        """Note an answer, whatever it said."""
+        with self._lock:
+            self._health[index] = _Health()
+
+    def failed(self, index: int) -> None:
+        """Note that a server was not there."""
+        with self._lock:
+            health = self._health[index]
+            health.failures += 1
+            doublings = min(health.failures - 1, 16)
+            pause = min(LONGEST_EJECTION_S, FIRST_EJECTION_S * 2**doublings)
+            health.back_at = self._clock() + pause
+            health.on_trial = False
+
+    def gave_up(self, index: int) -> None:
+        """Note that a request ended without saying anything of the server."""
+        with self._lock:
+            self._health[index].on_trial = False

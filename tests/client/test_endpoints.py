@@ -1,0 +1,180 @@
+"""Several servers behind one client: turns, ejection, recovery, and no call lost with one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.demo_repository import expected_label, write_repository
+from tests.support.triton import free_port, triton_server
+
+from tritium_client import AsyncClient, Client, RetryPolicy, ServerUnavailable, TritiumClientError
+from tritium_client._health import FIRST_EJECTION_S, LONGEST_EJECTION_S, Rotation
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_servers_take_turns() -> None:
+    rotation = Rotation(3)
+    chosen = []
+    for _ in range(7):
+        chosen.append(rotation.choose())
+        rotation.succeeded(chosen[-1])
+    assert chosen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_server_that_failed_is_left_out_and_tried_by_one_request() -> None:
+    clock = Clock()
+    rotation = Rotation(2, clock)
+    assert rotation.choose() == 0
+    rotation.failed(0)
+    assert [rotation.choose() for _ in range(4)] == [1, 1, 1, 1]
+    clock.now += FIRST_EJECTION_S
+    assert rotation.choose() == 0
+    assert [rotation.choose() for _ in range(3)] == [1, 1, 1], "one trial at a time"
+    rotation.failed(0)
+    clock.now += FIRST_EJECTION_S
+    assert rotation.choose() == 1, "the second time takes twice as long"
+    clock.now += FIRST_EJECTION_S
+    assert rotation.choose() == 0
+    rotation.succeeded(0)
+    assert [rotation.choose() for _ in range(4)] == [1, 0, 1, 0]
+
+
+def test_when_all_are_gone_the_next_one_due_is_tried() -> None:
+    clock = Clock()
+    rotation = Rotation(2, clock)
+    rotation.failed(0)
+    clock.now += 0.01
+    rotation.failed(1)
+    assert rotation.choose() == 0
+
+
+def test_a_trial_that_was_given_up_is_made_again() -> None:
+    clock = Clock()
+    rotation = Rotation(2, clock)
+    rotation.failed(0)
+    clock.now += 1
+    assert rotation.choose() in {0, 1}
+    rotation.gave_up(0)
+    assert 0 in {rotation.choose(), rotation.choose()}
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.sampled_from(["ok", "fail", "give up", "wait"]), st.floats(0, 3))),
+)
+def test_some_server_is_always_chosen_and_none_is_left_out_for_ever(
+    count: int, events: list[tuple[str, float]]
+) -> None:
+    clock = Clock()
+    rotation = Rotation(count, clock)
+    for event, seconds in events:
+        index = rotation.choose()
+        assert 0 <= index < count
+        if event == "ok":
+            rotation.succeeded(index)
+        elif event == "fail":
+            rotation.failed(index)
+        elif event == "give up":
+            rotation.gave_up(index)
+        clock.now += seconds
+    for index in range(count):
+        rotation.gave_up(index)
+    clock.now += LONGEST_EJECTION_S
+    seen = set()
+    for _ in range(2 * count):
+        seen.add(rotation.choose())
+    assert seen == set(range(count))
+
+
+@pytest.mark.parametrize("url", [[], ["a:8001", "b"], "a:8001,b:8001", ["http://a:8001"], [""]])
+def test_urls_that_are_none_are_refused(url: list[str] | str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        Client(url)
+
+
+@pytest.mark.e2e
+def test_one_of_two_servers_is_killed_under_load_and_comes_back(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "repo")
+    ports = [free_port(), free_port()]
+    urls = [f"127.0.0.1:{port}" for port in ports]
+    answered: Counter[str] = Counter()
+    failed: list[TritiumClientError] = []
+    stop = threading.Event()
+
+    def call(client: Client, number: int) -> None:
+        text = "x" * (number + 1)
+        while not stop.is_set():
+            try:
+                answer = client.classify(text=text, timeout_s=5)
+            except TritiumClientError as error:
+                failed.append(error)
+            else:
+                assert answer.label == expected_label(1, text=text.encode())
+                answered["all"] += 1
+            time.sleep(0.08)
+
+    threads: list[threading.Thread] = []
+    with triton_server(repository, port=ports[0]), Client(urls, app="demo") as client:
+        try:
+            with triton_server(repository, port=ports[1]) as second:
+                threads += [threading.Thread(target=call, args=(client, n)) for n in range(4)]
+                for thread in threads:
+                    thread.start()
+                time.sleep(1)
+                second.process.kill()
+                second.process.wait()
+                time.sleep(2)
+            with triton_server(repository, port=ports[1]):
+                deadline = time.monotonic() + 2 * LONGEST_EJECTION_S
+                while not served(urls[1]):
+                    assert time.monotonic() < deadline, "the server that came back gets nothing"
+                    time.sleep(0.2)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(20)
+    assert failed == []
+    assert answered["all"] > 100
+
+
+def served(url: str) -> int:
+    """Requests that a server answered, as it counts them itself."""
+    from tritonclient.grpc import InferenceServerClient
+
+    one = InferenceServerClient(url)
+    statistics = one.get_inference_statistics("demo_classify_text")
+    one.close()
+    return sum(int(model.inference_stats.success.count) for model in statistics.model_stats)
+
+
+@pytest.mark.e2e
+def test_the_error_names_the_server_that_was_asked_last() -> None:
+    urls = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"]
+    policy = RetryPolicy(attempts=2, first_pause_s=0.01)
+    with Client(urls, app="demo", retries=policy) as client:
+        assert client.endpoint == ",".join(urls)
+        with pytest.raises(ServerUnavailable) as caught:
+            client.classify(text="x", timeout_s=5)
+    assert caught.value.endpoint == urls[1]
+    assert caught.value.attempts == 2
+
+    async def ask() -> None:
+        async with AsyncClient(urls, app="demo", retries=policy) as one:
+            with pytest.raises(ServerUnavailable):
+                await one.classify(text="x", timeout_s=5)
+
+    asyncio.run(ask())
