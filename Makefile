@@ -61,7 +61,7 @@ platform:
 			"The SDK alone (pip install tritium) runs on Python 3.10 to 3.13." >&2; exit 1; }
 
 $(READY): pyproject.toml constraints.txt | platform
-	@echo "installing into $(VENV) (once; downloads about 1 GB)"
+	@echo "installing into $(VENV) (once; downloads about 1.4 GB)"
 	@start=$$(date +%s); \
 	$(PYTHON) -m venv $(VENV) && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && \

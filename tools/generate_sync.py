@@ -13,7 +13,7 @@ from pathlib import Path
 import unasync
 
 PACKAGE = Path(__file__).parents[1] / "client" / "tritium_client"
-GENERATED = ("__init__.py", "client.py", "mock.py", "pool.py", "transport.py")
+GENERATED = ("client.py", "mock.py", "pool.py", "transport.py")
 NAMES = {
     "AsyncClient": "Client",
     "AsyncTransport": "Transport",

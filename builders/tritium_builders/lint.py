@@ -27,7 +27,7 @@ from tritium_builders.components import CONFIG, VERSION
 from tritium_builders.errors import CompileError, TritiumError
 from tritium_builders.release import PlanRecord
 from tritium_builders.tensorrt.configs import PLAN, RECORD
-from tritium_builders.tensorrt.profiles import Profile, check_profiles
+from tritium_builders.tensorrt.profiles import Profile, check_profiles, covers
 from tritium_client import contract
 
 MODEL_FILES = {"python": "model.py", "tensorrt": PLAN}
@@ -435,8 +435,9 @@ def _trials(model: _Model, _: _Models) -> Iterator[str]:
         misfits = [*_misfits(model.config, batch, shapes, types)]
         yield from (f"{where} {misfit}" for misfit in misfits)
         profiles = [] if misfits else model.profiles
-        if profiles and not any(_covers(profile, batch, shapes) for profile in profiles):
-            shown = _join(f"{name} {[batch, *dims]}" for name, dims in sorted(shapes.items()))
+        batched = {name: [batch, *dims] for name, dims in shapes.items()}
+        if profiles and not any(covers(profile, batched) for profile in profiles):
+            shown = _join(f"{name} {shape}" for name, shape in sorted(batched.items()))
             yield f"{where} is {shown}, and none of the {len(profiles)} profiles covers it"
 
 
@@ -458,15 +459,6 @@ def _misfits(
     most = config.max_batch_size
     if not (0 < batch <= most or (most == 0 and batch <= 1)):
         yield f"has batch_size {batch}, and max_batch_size is {most}"
-
-
-def _covers(profile: Profile, batch: int, shapes: Mapping[str, list[int]]) -> bool:
-    sides = [(profile[name], [batch, *dims]) for name, dims in shapes.items()]
-    return all(
-        low <= size <= high
-        for shape, sizes in sides
-        for low, size, high in zip(shape.min, sizes, shape.max, strict=True)
-    )
 
 
 def _join(values: Iterable[object]) -> str:

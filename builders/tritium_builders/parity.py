@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
 from tritium_builders.bundle import GOLDEN_TENSORS, Bundle
 from tritium_builders.bundle_schema import FEATURE_TENSORS, head_role
 from tritium_builders.errors import Mismatch, ParityError
+from tritium_builders.numerics import (
+    Array,
+    cosine_similarity,
+    difference,
+    relative_difference,
+)
 from tritium_builders.probes import probe_pictures
 from tritium_builders.release import ParityReport, Precision, StageParity, Tolerance
 from tritium_builders.samples import modalities_key
@@ -27,8 +31,6 @@ from tritium_builders.stages import Servables
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
-
-Array = npt.NDArray[Any]
 
 HINTS: dict[Role, str] = {
     "text_tokenizer": "the tokenizer, max_length or padding_side differs from training's",
@@ -196,7 +198,7 @@ class _Gate:
         actual: Sequence[Array],
         samples: Sequence[str] = (),
     ) -> None:
-        differences = [_difference(want, got) for want, got in zip(expected, actual, strict=True)]
+        differences = [difference(want, got) for want, got in zip(expected, actual, strict=True)]
         self._check(stage, output, expected, actual, differences, 0.0, samples)
         self._record(stage, output, max(differences), samples=len(expected))
 
@@ -213,11 +215,10 @@ class _Gate:
             pairs = zip(answers, tokens, strict=True)
             actual = [_unpadded(answer[output], token) for answer, token in pairs]
         relative = [
-            _difference(want, got) / (float(np.abs(want).max()) or 1.0)
-            for want, got in zip(expected, actual, strict=True)
+            relative_difference(want, got) for want, got in zip(expected, actual, strict=True)
         ]
         self._check(stage, output, expected, actual, relative, self.tolerance.features_relative)
-        cosines = [_cosine(want, got) for want, got in zip(expected, actual, strict=True)]
+        cosines = [cosine_similarity(want, got) for want, got in zip(expected, actual, strict=True)]
         self._check(
             stage,
             f"{output} (1 - cosine)",
@@ -236,7 +237,7 @@ class _Gate:
         answers = self._run(stage, available)
         expected = [np.array(sample.expected[key], np.float32) for sample in self.bundle.golden]
         actual = [answer[contract.PROBABILITIES][0] for answer in answers]
-        differences = [_difference(want, got) for want, got in zip(expected, actual, strict=True)]
+        differences = [difference(want, got) for want, got in zip(expected, actual, strict=True)]
         tolerance = self.tolerance.probabilities
         self._check(stage, contract.PROBABILITIES, expected, actual, differences, tolerance)
         if len(given) == len(self.bundle.manifest.modalities):
@@ -316,16 +317,3 @@ def _unpadded(values: Array, tokens: Mapping[str, Array]) -> Array:
     """The first item's values [tokens, ...] where its mask is 1."""
     found: Array = values[0][tokens[contract.ATTENTION_MASK][0] == 1]
     return found
-
-
-def _difference(expected: Array, actual: Array) -> float:
-    if expected.shape != actual.shape:
-        return float("inf")
-    wide = np.int64 if np.issubdtype(expected.dtype, np.integer) else np.float64
-    return float(np.abs(expected.astype(wide) - actual.astype(wide)).max())
-
-
-def _cosine(expected: Array, actual: Array) -> float:
-    first, second = expected.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
-    scale = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(first @ second / scale) if scale else float(np.array_equal(first, second))

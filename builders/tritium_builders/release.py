@@ -25,18 +25,20 @@ Target = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is written as JSON: nothing unknown in it, and nothing changed later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PublishedFile(_Record):
+class PublishedFile(Record):
     """One file of a component, for integrity checks."""
 
     sha256: str
     bytes: int
 
 
-class PublishedComponent(_Record):
+class PublishedComponent(Record):
     """One Triton model of the release."""
 
     model: str
@@ -45,7 +47,7 @@ class PublishedComponent(_Record):
     """Path relative to the model's folder -> hash and size."""
 
 
-class Tolerance(_Record):
+class Tolerance(Record):
     """How far a served value may be from PyTorch's before the build fails."""
 
     features_cosine: float
@@ -56,7 +58,7 @@ class Tolerance(_Record):
     """Largest |difference| of a probability."""
 
 
-class StageParity(_Record):
+class StageParity(Record):
     """What the parity gate measured for one output of one stage."""
 
     stage: str
@@ -67,14 +69,14 @@ class StageParity(_Record):
     """For features only."""
 
 
-class ParityReport(_Record):
+class ParityReport(Record):
     """What the parity gate measured, stage by stage."""
 
     tolerance: Tolerance
     stages: list[StageParity]
 
 
-class ComponentCast(_Record):
+class ComponentCast(Record):
     """How one component's graph came from fp32 to the release's precision."""
 
     precision: Precision
@@ -90,7 +92,7 @@ class ComponentCast(_Record):
     """Of an output from fp32's, relative to that vector's largest value."""
 
 
-class AccuracyReport(_Record):
+class AccuracyReport(Record):
     """Top-1 of the release's precision beside fp32's, sample by sample."""
 
     samples: int
@@ -106,7 +108,7 @@ class AccuracyReport(_Record):
     """95 % confidence interval of `points`, for paired samples."""
 
 
-class ProfileShape(_Record):
+class ProfileShape(Record):
     """The shapes of one input that one optimisation profile covers, batch first."""
 
     min: list[int]
@@ -114,7 +116,7 @@ class ProfileShape(_Record):
     max: list[int]
 
 
-class PlanRecord(_Record):
+class PlanRecord(Record):
     """One component's TensorRT plan."""
 
     profiles: list[dict[str, ProfileShape]]
@@ -123,7 +125,7 @@ class PlanRecord(_Record):
     seconds: float
 
 
-class TensorRTRecord(_Record):
+class TensorRTRecord(Record):
     """What a release's plans were built with; a server must match it before it loads them."""
 
     version: str
@@ -135,7 +137,7 @@ class TensorRTRecord(_Record):
     plans: dict[Role, PlanRecord]
 
 
-class Release(_Record):
+class Release(Record):
     """The content of release.json."""
 
     schema_version: Literal[1] = 1

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tritium_builders.bundle_schema import BundleManifest, head_role
+from tritium_builders.bundle_schema import BundleManifest
 from tritium_builders.configs import ComponentGraph, component_graphs
 from tritium_builders.errors import CompileError
 from tritium_builders.samples import Sample
+from tritium_builders.servables.engine import Tensors
 from tritium_client import contract
 from tritium_client.contract import Role
 
-Array = npt.NDArray[Any]
-Tensors = dict[str, Array]
 Servable = Callable[[Sequence[Tensors]], list[Tensors | Exception]]
 """Requests, each one item with its batch axis, to answers; what the servables are."""
 Servables = Mapping[Role, Callable[[], Servable]]
@@ -56,7 +53,9 @@ def run_stages(
         CompileError: when a stage refuses a sample; the bundle's own samples are answerable.
     """
     graphs = component_graphs(manifest)
-    loaded = {role: servables[role]() for role in _roles(manifest)}
+    # Every stage feeds a later one but for the heads: those that nobody asked for may rest.
+    needed = [role for role in graphs if role in keep or not role.startswith("fusion_head")]
+    loaded = {role: servables[role]() for role in needed}
     found = {role: StageTensors() for role in keep if role in loaded}
     for start in range(0, len(samples), CHUNK):
         progress(f"sample {start + 1} of {len(samples)}")
@@ -80,12 +79,6 @@ def run_stages(
                 for tensors, answer in zip(known, answers, strict=True):
                     tensors.update(answer)
     return found
-
-
-def _roles(manifest: BundleManifest) -> Iterator[Role]:
-    yield from ("text_tokenizer", "image_decoder", "text_encoder", "image_encoder")
-    for given in manifest.entry_points:
-        yield head_role(given)
 
 
 def _take(tensors: Tensors, graph: ComponentGraph) -> Tensors:

@@ -27,7 +27,7 @@ library = ctypes.CDLL(sys.argv[1])
 try:
     parts = [getattr(library, f"getInferLib{name}Version")() for name in
              ("Major", "Minor", "Patch", "Build")]
-except AttributeError:  # before TensorRT 10.3 only the packed number is there
+except AttributeError:  # a library that has only the packed number
     packed = library.getInferLibVersion()
     parts = [packed // 10000, packed // 100 % 100, packed % 100]
 print(".".join(map(str, parts)))

@@ -15,7 +15,7 @@ from tritium_client._async import _io as async_io
 from tritium_client._sync import _io as sync_io
 
 ROOT = Path(__file__).parents[2]
-WRITTEN_TWICE = {"_io.py", "many.py"}
+WRITTEN_TWICE = {"__init__.py", "_io.py", "many.py"}
 SYNC = ROOT / "client" / "tritium_client" / "_sync"
 
 
@@ -74,4 +74,4 @@ def test_what_is_written_twice_has_the_same_names() -> None:
 def test_nothing_async_is_left_in_the_sync_client(path: Path) -> None:
     text = path.read_text("utf-8").replace("tritium_client/_async", "").replace("`_async/", "")
     for word in ("await ", "async ", "Async", "asyncio"):
-        assert word not in text.replace("with async, and turned", ""), word
+        assert word not in text, word

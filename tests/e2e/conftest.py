@@ -18,6 +18,7 @@ from tritium_builders import Bundle, Release, build
 from tritium_builders.graphs import load_module
 from tritium_builders.reference import FusionModel
 from tritium_builders.release import Target
+from tritium_builders.tensorrt.machine import find_gpu
 from tritium_builders.training import load_recipe
 from tritium_builders.training.folds import Prepared, prepare, train_fold
 from tritium_builders.training.run import write_bundle
@@ -26,6 +27,13 @@ from tritium_deploy import Ports, Server, serve
 
 TARGET: Target = os.environ.get("TRITIUM_E2E_TARGET", "openvino")  # type: ignore[assignment]
 """What the demo app is built for; `make test-gpu` asks for tensorrt."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_for_the_target() -> None:
+    """TensorRT releases cannot be built without a GPU: say so once, and run nothing."""
+    if TARGET == "tensorrt" and isinstance(gpu := find_gpu(), str):
+        pytest.exit(f"TRITIUM_E2E_TARGET=tensorrt needs an NVIDIA GPU: {gpu}", returncode=1)
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,12 @@ class NoGpu:
         self._folder = folder
         self.machine = A10
         patch.setattr(machine, "find_build_machine", lambda _arguments: self.machine)
-        patch.setattr(make, "run_worker", self._build)
+        patch.setattr(make, "run_plan_worker", self._build)
         patch.setattr(make, "PlanRuntime", self._open)
 
     def _build(self, request: PlanRequest) -> BuiltPlan:
         self.built.append(request.graph.stem)
-        built = plans.run_worker(
+        built = plans.run_plan_worker(
             PlanRequest(
                 graph=request.graph,
                 plan=request.plan,

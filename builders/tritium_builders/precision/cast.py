@@ -15,7 +15,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,9 @@ from tritium_builders.precision.islands import (
     quantised_nodes,
     without,
 )
-from tritium_builders.precision.reference import ReferenceRuntime, Tensors, distance
+from tritium_builders.precision.reference import ReferenceRuntime, distance
 from tritium_builders.release import ComponentCast, Precision
+from tritium_builders.servables.engine import Tensors
 
 LARGEST_FP16 = 65504.0
 RANGE_SAMPLES = 16
@@ -58,6 +59,16 @@ class Bound:
     def holds(self, cosine: float, relative: float) -> bool:
         """Whether the measured figures are within it; a NaN never is."""
         return cosine >= self.cosine and relative <= self.relative
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """A cast graph with its figures on the calibration samples."""
+
+    model: onnx.ModelProto
+    precision: Precision
+    cosine: float
+    relative: float
 
 
 @dataclass(frozen=True)
@@ -112,19 +123,20 @@ def cast_graph(
     """
     expected = ReferenceRuntime(graph).run_all(samples)
     if precision == "int8":
-        model, islands, reached = _quantise(graph, samples, expected, bound)
+        cast, islands = _quantise(graph, samples, expected, bound)
     else:
-        model, reached = _autocast(graph, precision, samples, expected, bound)
-        islands = _wide_nodes(model)
-    onnx.save(model, str(out))
+        cast = _autocast(graph, precision, samples, expected, bound)
+        islands = _wide_nodes(cast.model)
+    onnx.save(cast.model, str(out))
     entry = file_entry(out)
     return ComponentCast(
-        precision=reached,
+        precision=cast.precision,
         onnx_bytes=entry.bytes,
         onnx_sha256=entry.sha256,
-        nodes=len(model.graph.node),
+        nodes=len(cast.model.graph.node),
         islands=islands,
-        **_figures(expected, ReferenceRuntime(model).run_all(samples)),
+        cosine=cast.cosine,
+        largest_difference=cast.relative,
     )
 
 
@@ -139,25 +151,20 @@ def describe_fp32(graph: Path) -> ComponentCast:
     )
 
 
-def _figures(expected: Sequence[Tensors], actual: Sequence[Tensors]) -> dict[str, float]:
-    cosine, largest = distance(expected, actual)
-    return {"cosine": cosine, "largest_difference": largest}
-
-
 def _autocast(
     graph: Path,
     precision: Precision,
     samples: Sequence[Tensors],
     expected: Sequence[Tensors],
     bound: Bound,
-) -> tuple[onnx.ModelProto, Precision]:
+) -> _Cast:
     """Cast with the fewest fp32 islands that keep the bound."""
     best = (-1.0, float("inf"))
     for level in LEVELS[precision]:
         model = run_autocast(graph, precision, samples, level)
         found = distance(expected, ReferenceRuntime(model).run_all(samples))
         if bound.holds(*found):
-            return model, precision
+            return _Cast(model, precision, *found)
         best = max(best, found, key=lambda figures: figures[0])
     raise NotCloseEnoughError(*best)
 
@@ -197,7 +204,7 @@ def _wide_nodes(model: onnx.ModelProto) -> list[str]:
 
 def _quantise(
     graph: Path, samples: Sequence[Tensors], expected: Sequence[Tensors], bound: Bound
-) -> tuple[onnx.ModelProto, list[str], Precision]:
+) -> tuple[_Cast, list[str]]:
     """Quantise the weighted nodes that allow it, and cast the rest to fp16."""
     weighted = weighted_nodes(onnx.load(str(graph)))
     quantised = run_quantisation(graph, samples, weighted)
@@ -205,8 +212,8 @@ def _quantise(
     units = [name for name in quantised_nodes(quantised) if name in weighted]
     quantised = without(quantised, set(quantised_nodes(quantised)) - set(units))
     if not units:
-        model, reached = _autocast(graph, "fp16", samples, expected, bound)
-        return model, ["no node that int8 would make faster"], reached
+        cast = _autocast(graph, "fp16", samples, expected, bound)
+        return cast, ["no node that int8 would make faster"]
     errors = local_errors(quantised, samples[:ERROR_SAMPLES])
     ordered = sorted(units, key=lambda name: errors[name], reverse=True)
 
@@ -219,10 +226,11 @@ def _quantise(
     with tempfile.TemporaryDirectory(prefix="tritium-int8-") as folder:
         path = Path(folder) / graph.name
         onnx.save(without(quantised, islands), str(path))
-        model, _ = _autocast(path, "fp16", samples, expected, bound)
+        cast = _autocast(path, "fp16", samples, expected, bound)
     kept = len(units) - len(islands)
     said = f"{kept} of {len(units)} weighted nodes in int8"
-    return model, [said, *(f"fp16: {name}" for name in islands)], "int8" if kept else "fp16"
+    reached: Precision = "int8" if kept else "fp16"
+    return replace(cast, precision=reached), [said, *(f"fp16: {name}" for name in islands)]
 
 
 def weighted_nodes(model: onnx.ModelProto) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,13 +11,14 @@ import numpy as np
 
 from tritium_builders.bundle_schema import BundleManifest
 from tritium_builders.configs import ComponentGraph, component_graphs, engine_spec
-from tritium_builders.errors import CastError, CompileError, Mismatch, MissingExtraError
+from tritium_builders.errors import CastError, CompileError, Mismatch
 from tritium_builders.precision.cast import describe_fp32
 from tritium_builders.precision.reference import ReferenceRuntime
-from tritium_builders.precision.worker import CastAnswer, CastJob, CastRequest
+from tritium_builders.precision.worker import TOLD, CastAnswer, CastFailure, CastJob, CastRequest
+from tritium_builders.processes import ask_process
 from tritium_builders.release import ComponentCast, Precision, Tolerance
-from tritium_builders.servables.engine import Engine, Runtime
-from tritium_builders.stages import Servable, StageTensors, Tensors
+from tritium_builders.servables.engine import Engine, Runtime, Tensors
+from tritium_builders.stages import Servable, StageTensors
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client.contract import Role
 
@@ -28,6 +27,10 @@ SHARES = (0.5, 0.25, 0.1)
 of them stays within it. The next one is tried when the chain does not."""
 SHARES_INT8 = SHARES[1:]
 """Errors of int8 add up more than those of fp16; the demo app's chain needs a quarter."""
+
+
+TIMEOUT_S = 7200.0
+"""For all components of an app; int8 takes minutes for a BERT of 6 layers."""
 
 
 def cast_graphs(
@@ -77,12 +80,26 @@ def cast_graphs(
                 )
             )
         request = CastRequest(precision=precision, jobs=jobs)
-        answer = _run_worker(request, Path(scratch), progress)
+        answer, _ = ask_process(
+            "tritium_builders.precision.worker",
+            request,
+            CastAnswer,
+            what=f"the cast to {precision}",
+            extra="precision",
+            timeout_s=TIMEOUT_S,
+            when_slow="use fewer calibration samples",
+            on_line=lambda line: _tell(line, progress),
+        )
     if answer.error is not None:
         raise CompileError(answer.error)
     if answer.failure is not None:
-        raise _too_far(answer.failure.role, answer, request)
+        raise _too_far(answer.failure, request)
     return {job.role: job.out for job in jobs}, dict(answer.casts)
+
+
+def _tell(line: str, progress: Callable[[str], None]) -> None:
+    if line.startswith(TOLD):
+        progress(line.removeprefix(TOLD).strip())
 
 
 def save_samples(folder: Path, graph: ComponentGraph, requests: Sequence[Tensors]) -> None:
@@ -100,40 +117,13 @@ def _bound(role: Role, tolerance: Tolerance, share: float) -> tuple[float, float
     return 1 - (1 - tolerance.features_cosine) * share, tolerance.features_relative * share
 
 
-def _run_worker(request: CastRequest, scratch: Path, progress: Callable[[str], None]) -> CastAnswer:
-    asked, answer, log = scratch / "request.json", scratch / "answer.json", scratch / "log"
-    asked.write_text(request.model_dump_json(), encoding="utf-8")
-    worker = "tritium_builders.precision.worker"
-    command = [sys.executable, "-m", worker, str(asked), str(answer)]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
-        ) as process,
-    ):
-        for line in process.stdout or ():
-            if line.startswith("cast "):
-                progress(line.removeprefix("cast ").strip())
-    if answer.is_file():
-        return CastAnswer.model_validate_json(answer.read_bytes())
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = said[-1].strip() if said else "it said nothing"
-    if last.startswith("ModuleNotFoundError"):
-        raise MissingExtraError(last.partition("'")[2].rstrip("'"), "tensorrt")
-    raise CompileError(
-        f"the process that casts graphs to {request.precision} ended with status "
-        f"{process.returncode}: {last[:400]}"
-    )
-
-
-def _too_far(role: Role, answer: CastAnswer, request: CastRequest) -> CastError:
-    assert answer.failure is not None  # noqa: S101 - the caller asked
-    job = next(job for job in request.jobs if job.role == role)
-    cosine, relative = answer.failure.cosine, answer.failure.relative
+def _too_far(failure: CastFailure, request: CastRequest) -> CastError:
+    job = next(job for job in request.jobs if job.role == failure.role)
+    cosine, relative = failure.cosine, failure.relative
     by_cosine = not cosine >= job.cosine
     return CastError(
         Mismatch(
-            stage=role,
+            stage=failure.role,
             output=f"{request.precision} against fp32" + (" (1 - cosine)" if by_cosine else ""),
             sample="calibration",
             expected_shape=(),

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import onnx
 
-from tritium_builders.precision.reference import ReferenceRuntime, Tensors
+from tritium_builders.precision.reference import ReferenceRuntime
+from tritium_builders.servables.engine import Tensors
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 

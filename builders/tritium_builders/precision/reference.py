@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from tritium_builders.errors import CompileError
-
-Array = npt.NDArray[Any]
-Tensors = dict[str, Array]
+from tritium_builders.numerics import Array, cosine_similarity, relative_difference
+from tritium_builders.servables.engine import Tensors
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -140,15 +137,8 @@ def distance(
     smallest, largest = 1.0, 0.0
     for want, got in zip(expected, actual, strict=True):
         for name, values in want.items():
-            first = values.astype(np.float64).ravel()
-            second = got[name].astype(np.float64).ravel()
-            if not np.isfinite(second).all():
+            if not np.isfinite(got[name]).all():
                 return -1.0, float("inf")
-            scale = np.linalg.norm(first) * np.linalg.norm(second)
-            cosine = (
-                float(first @ second / scale) if scale else float(np.array_equal(first, second))
-            )
-            smallest = min(smallest, cosine)
-            top = float(np.abs(first).max()) or 1.0
-            largest = max(largest, float(np.abs(first - second).max()) / top)
+            smallest = min(smallest, cosine_similarity(values, got[name]))
+            largest = max(largest, relative_difference(values, got[name]))
     return smallest, largest

@@ -12,20 +12,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from tritium_builders.errors import CompileError
 from tritium_builders.precision.cast import Bound, NotCloseEnoughError, cast_graph
-from tritium_builders.precision.reference import Tensors
-from tritium_builders.release import ComponentCast, Precision
+from tritium_builders.release import ComponentCast, Precision, Record
+from tritium_builders.servables.engine import Tensors
 from tritium_client.contract import Role
 
+TOLD = "tritium casts "
+"""What a line of progress begins with; the component follows."""
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class CastJob(_Record):
+class CastJob(Record):
     """One component to cast."""
 
     role: Role
@@ -38,14 +37,14 @@ class CastJob(_Record):
     """The bound, see `Bound`."""
 
 
-class CastRequest(_Record):
+class CastRequest(Record):
     """What to cast, and to what."""
 
     precision: Precision
     jobs: list[CastJob]
 
 
-class CastFailure(_Record):
+class CastFailure(Record):
     """A component that no cast of which answers closely enough."""
 
     role: Role
@@ -53,10 +52,10 @@ class CastFailure(_Record):
     relative: float
 
 
-class CastAnswer(_Record):
+class CastAnswer(Record):
     """What was cast; or the first failure; or what the tools refused."""
 
-    casts: dict[Role, ComponentCast] = {}
+    casts: dict[Role, ComponentCast] = Field(default_factory=dict)
     failure: CastFailure | None = None
     error: str | None = None
 
@@ -76,7 +75,7 @@ def main(request: Path, answer: Path) -> None:
     casts: dict[Role, ComponentCast] = {}
     found = CastAnswer()
     for job in asked.jobs:
-        print(f"cast {job.role}", flush=True)  # noqa: T201 - the parent reads it as progress
+        print(f"{TOLD}{job.role}", flush=True)  # noqa: T201 - the parent reads it as progress
         try:
             casts[job.role] = cast_graph(
                 job.graph,

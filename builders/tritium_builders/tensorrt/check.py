@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-from pydantic import BaseModel, ConfigDict
 
 from tritium_builders.bundle import Bundle
 from tritium_builders.errors import CompileError, MissingExtraError
@@ -26,10 +25,11 @@ from tritium_builders.release import (
     ParityReport,
     Precision,
     ProfileShape,
+    Record,
 )
 from tritium_builders.tensorrt.options import TensorRTOptions
-from tritium_builders.tensorrt.plans import run_worker
-from tritium_builders.tensorrt.prepare import Progress, prepare
+from tritium_builders.tensorrt.plans import BuiltPlan, run_plan_worker
+from tritium_builders.tensorrt.prepare import Prepared, Progress, prepare
 from tritium_builders.tensorrt.worker import PlanRequest
 from tritium_client.contract import Role
 
@@ -51,11 +51,7 @@ def parse_capability(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ComponentCheck(_Record):
+class ComponentCheck(Record):
     """One component, built ahead of time."""
 
     operators: dict[str, int]
@@ -70,7 +66,7 @@ class ComponentCheck(_Record):
     cast: ComponentCast
 
 
-class CheckReport(_Record):
+class CheckReport(Record):
     """What `--check` found."""
 
     app: str
@@ -105,42 +101,17 @@ def check_tensorrt(
         BundleError, ExportError, CompileError, ParityError, AccuracyError: what went wrong.
         MissingExtraError: when TensorRT for RTX is not installed.
     """
-    for capability in compute_capabilities:
-        if tuple(capability) not in KNOWN_CAPABILITIES:
-            known = ", ".join(f"{major}.{minor}" for major, minor in KNOWN_CAPABILITIES)
-            raise CompileError(
-                f"compute capability {capability[0]}.{capability[1]} is none that TensorRT for "
-                f"RTX builds for ahead of time; it has {known}"
-            )
+    _require_known(compute_capabilities)
     if importlib.util.find_spec("tensorrt_rtx") is None:
         raise MissingExtraError("tensorrt-rtx-cu12", "tensorrt-check")
     options = options or TensorRTOptions()
-    with tempfile.TemporaryDirectory(prefix="tritium-check-") as folder:
-        prepared = prepare(bundle, precision, options, Path(folder), progress)
-        components: dict[Role, ComponentCheck] = {}
-        version = ""
-        for role, graph in prepared.graphs.items():
-            progress("compile", role)
-            request = PlanRequest(
-                graph=graph,
-                plan=Path(folder) / f"{role}.plan",
-                profiles=prepared.profiles[role],
-                compute_capabilities=list(compute_capabilities),
-            )
-            built = run_worker(request)
-            version = built.tensorrt_version
-            model = onnx.load(str(graph), load_external_data=False)
-            operators = Counter(node.op_type for node in model.graph.node)
-            components[role] = ComponentCheck(
-                operators=dict(operators.most_common()),
-                layers=built.layers,
-                profiles=prepared.profiles[role],
-                seconds=built.seconds,
-                plan_bytes=built.file.stat().st_size,
-                warnings=list(built.warnings),
-                cast=prepared.casts[role],
-            )
-            built.file.unlink()
+    try:
+        with tempfile.TemporaryDirectory(prefix="tritium-check-") as folder:
+            prepared = prepare(bundle, precision, options, Path(folder), progress)
+            version, components = _build(prepared, compute_capabilities, Path(folder), progress)
+    except OSError as error:
+        place = error.filename or tempfile.gettempdir()
+        raise CompileError(f"{place}: {error.strerror}; nothing was checked") from error
     return CheckReport(
         app=bundle.manifest.app,
         precision=precision,
@@ -151,4 +122,55 @@ def check_tensorrt(
         components=components,
         parity=prepared.parity,
         accuracy=prepared.accuracy,
+    )
+
+
+def _require_known(capabilities: Sequence[tuple[int, int]]) -> None:
+    for major, minor in capabilities:
+        if (major, minor) not in KNOWN_CAPABILITIES:
+            known = ", ".join(f"{one}.{other}" for one, other in KNOWN_CAPABILITIES)
+            raise CompileError(
+                f"compute capability {major}.{minor} is none that TensorRT for RTX builds for "
+                f"ahead of time; it has {known}"
+            )
+
+
+def _build(
+    prepared: Prepared,
+    compute_capabilities: Sequence[tuple[int, int]],
+    folder: Path,
+    progress: Progress,
+) -> tuple[str, dict[Role, ComponentCheck]]:
+    """Build every component ahead of time; TensorRT for RTX's version, and what was built."""
+    components: dict[Role, ComponentCheck] = {}
+    version = ""
+    for role, graph in prepared.graphs.items():
+        progress("compile", role)
+        built = run_plan_worker(
+            PlanRequest(
+                graph=graph,
+                plan=folder / f"{role}.plan",
+                profiles=prepared.profiles[role],
+                compute_capabilities=compute_capabilities,
+            )
+        )
+        version = built.tensorrt_version
+        components[role] = _describe(graph, built, prepared.profiles[role], prepared.casts[role])
+        built.file.unlink()
+    return version, components
+
+
+def _describe(
+    graph: Path, built: BuiltPlan, profiles: list[dict[str, ProfileShape]], cast: ComponentCast
+) -> ComponentCheck:
+    model = onnx.load(str(graph), load_external_data=False)
+    operators = Counter(node.op_type for node in model.graph.node)
+    return ComponentCheck(
+        operators=dict(operators.most_common()),
+        layers=built.layers,
+        profiles=profiles,
+        seconds=built.seconds,
+        plan_bytes=built.file.stat().st_size,
+        warnings=list(built.warnings),
+        cast=cast,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from tritium_builders.release import PlanRecord, Precision, TensorRTRecord
 from tritium_builders.tensorrt.configs import PLAN, RECORD, plan_config
 from tritium_builders.tensorrt.machine import BuildMachine
 from tritium_builders.tensorrt.options import TensorRTOptions
-from tritium_builders.tensorrt.plans import run_worker
+from tritium_builders.tensorrt.plans import run_plan_worker
 from tritium_builders.tensorrt.prepare import Prepared, Progress, prepare
 from tritium_builders.tensorrt.runtime import PlanRuntime
 from tritium_builders.tensorrt.worker import PlanRequest
@@ -141,7 +139,7 @@ def stage_plans(
         published = repository / contract.component(bundle.manifest.app, role, digest)
         if not _take(published, folder):
             progress("compile", role)
-            built = run_worker(_request(graph, folder / VERSION / PLAN, profiles, options))
+            built = run_plan_worker(_request(graph, folder / VERSION / PLAN, profiles, options))
             plan = PlanRecord(profiles=profiles, layers=built.layers, seconds=built.seconds)
             (folder / VERSION / RECORD).write_text(plan.model_dump_json(indent=2), "utf-8")
         plans[role] = PlanRecord.model_validate_json((folder / VERSION / RECORD).read_bytes())
@@ -186,9 +184,9 @@ def _take(published: Path, folder: Path) -> bool:
     if not (published / VERSION / RECORD).is_file():
         return False
     for name in (PLAN, RECORD):
-        link = partial(os.link, published / VERSION / name, folder / VERSION / name)
+        source, target = published / VERSION / name, folder / VERSION / name
         try:
-            link()
-        except OSError:  # no hard links on this filesystem
-            shutil.copyfile(published / VERSION / name, folder / VERSION / name)
+            target.hardlink_to(source)
+        except OSError:  # not on this filesystem
+            shutil.copyfile(source, target)
     return True

@@ -1,16 +1,13 @@
-"""Start the process that builds a plan, and understand how it ended."""
+"""Build a plan in a process of its own, and say what TensorRT said."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritium_builders.errors import CompileError
+from tritium_builders.processes import ask_process
 from tritium_builders.tensorrt.worker import PlanAnswer, PlanRequest
 
 TIMEOUT_S = 3600.0
@@ -38,7 +35,7 @@ class BuiltPlan:
     """What parser and builder warned of, without repetitions."""
 
 
-def run_worker(request: PlanRequest, *, timeout_s: float = TIMEOUT_S) -> BuiltPlan:
+def run_plan_worker(request: PlanRequest, *, timeout_s: float = TIMEOUT_S) -> BuiltPlan:
     """Build one plan in a process of its own.
 
     Args:
@@ -47,36 +44,20 @@ def run_worker(request: PlanRequest, *, timeout_s: float = TIMEOUT_S) -> BuiltPl
 
     Raises:
         CompileError: with what TensorRT said.
+        MissingExtraError: when Polygraphy or TensorRT is not installed.
     """
-    name = request.graph.stem
-    flavour = "1" if request.compute_capabilities else "0"
-    with tempfile.TemporaryDirectory(prefix="tritium-plan-") as folder:
-        asked, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        asked.write_text(request.model_dump_json(), encoding="utf-8")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "tritium_builders.tensorrt.worker", asked, answer],
-                check=False,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                env={**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": flavour},
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CompileError(
-                f"{name}: TensorRT did not finish within {timeout_s:g} s; build fewer profiles or "
-                "lower optimisation_level"
-            ) from error
-        if not answer.is_file():
-            raise CompileError(
-                f"{name}: the process that built the plan ended with status {done.returncode}: "
-                f"{_last(done.stdout)}"
-            )
-        found = PlanAnswer.model_validate_json(answer.read_bytes())
+    found, log = ask_process(
+        "tritium_builders.tensorrt.worker",
+        request,
+        PlanAnswer,
+        what=f"{request.graph.stem}: TensorRT",
+        extra="tensorrt-check" if request.compute_capabilities else "tensorrt",
+        timeout_s=timeout_s,
+        when_slow="build fewer profiles or lower optimisation_level",
+        environment={"POLYGRAPHY_USE_TENSORRT_RTX": "1" if request.compute_capabilities else "0"},
+    )
     if found.error is not None:
-        said = _said(done.stdout, "E")
+        said = _said(log, "E")
         # The parser names the node in its last words, after three lines of banner.
         nodes = [line for line in said if line.startswith("In node")]
         detail = "; ".join((nodes or said)[:2])
@@ -86,7 +67,7 @@ def run_worker(request: PlanRequest, *, timeout_s: float = TIMEOUT_S) -> BuiltPl
         found.tensorrt_version,
         found.layers,
         found.parse_s + found.build_s,
-        tuple(_said(done.stdout, "W")),
+        tuple(_said(log, "W")),
     )
 
 
@@ -95,8 +76,3 @@ def _said(log: str, severity: str) -> list[str]:
     entries = re.findall(rf"^\[{severity}\] (.*(?:\n(?!\[).*)*)", log, re.MULTILINE)
     lines = [" ".join(entry.split())[:400] for entry in entries]
     return [line for line in dict.fromkeys(lines) if not any(words in line for words in _HARMLESS)]
-
-
-def _last(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return " | ".join(lines[-3:])[:600] or "it said nothing"

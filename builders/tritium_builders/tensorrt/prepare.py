@@ -89,6 +89,30 @@ def prepare(
     readers = stage_readers(bundle, staging, buckets=buckets, max_batch=options.max_batch)
     loaders: Servables = {role: component.load for role, component in readers.items()}
     fp32 = {**loaders, **graph_servables(manifest, graphs)}
+    cast, casts, parity = _cast(bundle, graphs, fp32, precision, buckets, staging, progress)
+    reduced = {**loaders, **graph_servables(manifest, cast)}
+    accuracy = None
+    if precision != "fp32":
+        accuracy = measure_accuracy(bundle, fp32, reduced, progress)
+        require_accuracy(accuracy, precision)
+    described = component_graphs(manifest)
+    profiles = {
+        role: component_profiles(described[role], buckets, options.max_batch) for role in cast
+    }
+    return Prepared(readers, cast, profiles, buckets, casts, parity, accuracy)
+
+
+def _cast(
+    bundle: Bundle,
+    graphs: Mapping[Role, Path],
+    fp32: Servables,
+    precision: Precision,
+    buckets: Sequence[int],
+    staging: Path,
+    progress: Progress,
+) -> tuple[dict[Role, Path], dict[Role, ComponentCast], ParityReport]:
+    """Cast the graphs with as few islands as let the whole chain pass the parity gate."""
+    manifest = bundle.manifest
     calibration: Mapping[Role, StageTensors] = {}
     if precision != "fp32":
         progress("cast", "calibration samples")
@@ -101,25 +125,15 @@ def prepare(
             calibration,
             precision,
             staging / f"{precision}-{share}",
-            lambda role: progress("cast", role),
+            partial(progress, "cast"),
             share=share,
         )
-        servables = {**loaders, **graph_servables(manifest, cast)}
+        servables = {**fp32, **graph_servables(manifest, cast)}
         told = partial(progress, "verify")
         return cast, casts, verify(bundle, servables, precision, told, buckets=buckets)
 
     shares = {"fp32": SHARES[:1], "int8": SHARES_INT8}.get(precision, SHARES)
-    cast, casts, parity = first_that_passes(attempt, shares)
-    reduced = {**loaders, **graph_servables(manifest, cast)}
-    accuracy = None
-    if precision != "fp32":
-        accuracy = measure_accuracy(bundle, fp32, reduced, progress)
-        require_accuracy(accuracy, precision)
-    described = component_graphs(manifest)
-    profiles = {
-        role: component_profiles(described[role], buckets, options.max_batch) for role in cast
-    }
-    return Prepared(readers, cast, profiles, buckets, casts, parity, accuracy)
+    return first_that_passes(attempt, shares)
 
 
 def first_that_passes(attempt: Callable[[float], T], shares: Sequence[float]) -> T:
@@ -142,10 +156,11 @@ def first_that_passes(attempt: Callable[[float], T], shares: Sequence[float]) ->
 
 def _check_buckets(graph: Path, buckets: Sequence[int], max_length: int) -> None:
     """Refuse a text length that the encoder has no positions for, by trying it."""
+    longer = [length for length in buckets if length > max_length]
+    if not longer:
+        return
     runtime = ReferenceRuntime(graph)
-    for length in buckets:
-        if length <= max_length:
-            continue
+    for length in longer:
         row = np.ones((1, length), dtype=np.int64)
         try:
             runtime({INPUT_IDS: row, ATTENTION_MASK: row})

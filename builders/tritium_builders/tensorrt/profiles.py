@@ -113,3 +113,20 @@ def _check_agreement(index: int, inputs: Mapping[str, Sequence[int]], profile: P
             what = ("batch", "text length")[axis]
             found = ", ".join(f"{name} {list(values)}" for name, values in sizes.items())
             raise CompileError(f"profile {index}: min, opt, max of the {what} differ: {found}")
+
+
+def covers(profile: Profile, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a profile takes inputs of these shapes.
+
+    Args:
+        profile: With shapes for each of the inputs.
+        shapes: Input -> its shape, batch first.
+    """
+    return all(
+        len(shape) == len(profile[name].max)
+        and all(
+            least <= size <= most
+            for least, size, most in zip(profile[name].min, shape, profile[name].max, strict=True)
+        )
+        for name, shape in shapes.items()
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tritium_builders.errors import CompileError
-from tritium_builders.stages import Tensors
-from tritium_builders.tensorrt.profiles import Profile
+from tritium_builders.servables.engine import Tensors
+from tritium_builders.tensorrt.profiles import Profile, covers
 
 
 class PlanRuntime:
@@ -54,15 +54,6 @@ def choose_profile(profiles: Sequence[Profile], shapes: dict[str, list[int]]) ->
         CompileError: when none does.
     """
     for index, profile in enumerate(profiles):
-        if all(
-            len(shape) == len(profile[name].max)
-            and all(
-                least <= size <= most
-                for least, size, most in zip(
-                    profile[name].min, shape, profile[name].max, strict=True
-                )
-            )
-            for name, shape in shapes.items()
-        ):
+        if covers(profile, shapes):
             return index
     raise CompileError(f"no profile takes inputs of shapes {shapes}")

@@ -14,30 +14,27 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from tritium_builders.errors import CompileError
-from tritium_builders.release import ProfileShape
+from tritium_builders.release import ProfileShape, Record
 from tritium_builders.tensorrt.options import HardwareCompatibility
 from tritium_builders.tensorrt.profiles import check_profiles
 
 MEBIBYTE = 1024 * 1024
 
 
-class PlanRequest(BaseModel):
+class PlanRequest(Record):
     """What to build."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     graph: Path
     """The .onnx file; strongly typed: what precision it says is what is built."""
     plan: Path
     """Where the plan goes."""
     profiles: list[dict[str, ProfileShape]]
-    compute_capabilities: list[tuple[int, int]] = []
+    compute_capabilities: Sequence[tuple[int, int]] = ()
     """For TensorRT for RTX: the GPUs to build for, ahead of time. Empty: TensorRT, on this GPU."""
     workspace_mib: int | None = None
     timing_cache: Path | None = None
@@ -46,10 +43,8 @@ class PlanRequest(BaseModel):
     optimisation_level: int | None = None
 
 
-class PlanAnswer(BaseModel):
+class PlanAnswer(Record):
     """What was built, or why not."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     error: str | None = None
     tensorrt_version: str = ""

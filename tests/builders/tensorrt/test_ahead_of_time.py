@@ -17,7 +17,7 @@ import pytest
 from tests.support.towers import IMAGES, LENGTHS, TEXTS, Tower, make_tower
 from tritium_builders.precision.worker import CastAnswer, CastJob, CastRequest
 from tritium_builders.release import ComponentCast, Precision
-from tritium_builders.tensorrt.plans import BuiltPlan, run_worker
+from tritium_builders.tensorrt.plans import BuiltPlan, run_plan_worker
 from tritium_builders.tensorrt.profiles import component_profiles
 from tritium_builders.tensorrt.worker import PlanRequest
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS
@@ -77,7 +77,7 @@ def build_ahead_of_time(graph: Path, tower: Tower, plan: Path) -> BuiltPlan:
         profiles=component_profiles(tower.component, LENGTHS, MAX_BATCH),
         compute_capabilities=CAPABILITIES,
     )
-    return run_worker(request, timeout_s=1800)
+    return run_plan_worker(request, timeout_s=1800)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

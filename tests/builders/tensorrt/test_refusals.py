@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tritium_builders.errors import CompileError
 from tritium_builders.release import ProfileShape
-from tritium_builders.tensorrt.plans import run_worker
+from tritium_builders.tensorrt.plans import run_plan_worker
 from tritium_builders.tensorrt.worker import PlanRequest
 
 Profiles = list[dict[str, ProfileShape]]
@@ -51,7 +51,7 @@ def build(graph: Path, profiles: Profiles, folder: Path) -> int:
     request = PlanRequest(
         graph=graph, plan=folder / "x.plan", profiles=profiles, compute_capabilities=[(8, 6)]
     )
-    return run_worker(request, timeout_s=120).layers
+    return run_plan_worker(request, timeout_s=120).layers
 
 
 def test_what_the_refusals_are_made_from_builds(graph: Path, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_build_that_takes_too_long_is_given_up(graph: Path, tmp_path: Path) ->
         graph=graph, plan=tmp_path / "x.plan", profiles=[GOOD], compute_capabilities=[(8, 6)]
     )
     with pytest.raises(CompileError, match=r"two: TensorRT did not finish within 0.01 s"):
-        run_worker(request, timeout_s=0.01)
+        run_plan_worker(request, timeout_s=0.01)
 
 
 def test_a_worker_that_dies_is_reported(
@@ -170,5 +170,5 @@ def test_a_worker_that_dies_is_reported(
     request = PlanRequest(
         graph=graph, plan=tmp_path / "x.plan", profiles=[GOOD], compute_capabilities=[(8, 6)]
     )
-    with pytest.raises(CompileError, match=r"two: the process that built the plan ended with.*-6"):
-        run_worker(request, timeout_s=60)
+    with pytest.raises(CompileError, match=r"two: TensorRT's process ended with status -6"):
+        run_plan_worker(request, timeout_s=60)

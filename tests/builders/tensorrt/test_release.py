@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +200,25 @@ def test_a_bucket_above_the_encoders_positions_is_refused(
             pooled.bundle, target="tensorrt", repository=tmp_path / "repository",
             tensorrt=TensorRTOptions(buckets=(16, 48, 513)),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("mebibytes", [1, 8])
+def test_a_full_disk_ends_the_check_in_one_line(
+    pooled: Published, tmp_path: Path, mebibytes: int
+) -> None:
+    """1 MiB: the exported graphs do not fit; 8 MiB: they do, and a plan does not."""
+    command = (
+        f"mount -t tmpfs -o size={mebibytes}m tmpfs {tmp_path} && TMPDIR={tmp_path} "
+        f"{sys.executable} -c 'from tritium_client.cli import main; main()' build "
+        f"{pooled.bundle.folder} --target tensorrt --check --compute-capability 8.6"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", command],
+        check=False, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
 
 
 def test_serve_refuses_plans_before_it_starts_anything(published: Published) -> None:
