@@ -18,7 +18,7 @@ import typer
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
 
 if TYPE_CHECKING:
-    from tritium_deploy.events import Event
+    from tritium_deploy.events import Event, OnEvent
     from tritium_deploy.server import Server
 
 DUPLICATE_S = 1.0
@@ -96,7 +96,7 @@ def serve_command(
                 apps=app,
                 tritonserver=tritonserver,
                 log=log,
-                on_event=reporter,
+                on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)
         except _StoppedWhileStartingError as error:
@@ -131,7 +131,13 @@ class _Signals:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self._first = 0.0
+        self._ready = False
         self._server: Server | None = None
+
+    def note(self, event: Event) -> None:
+        """Whoever reads "ready" may stop us at once, before `serve` has returned its server."""
+        if event.name == "ready":
+            self._ready = True
 
     def serving(self, server: Server) -> None:
         """From now on the first signal drains."""
@@ -145,8 +151,18 @@ class _Signals:
             return
         self._first = now
         self.stop.set()
-        if self._server is None:
+        if not self._ready:
             raise _StoppedWhileStartingError
+
+
+def _both(first: OnEvent, second: OnEvent) -> OnEvent:
+    """Tell two, in this order."""
+
+    def tell(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return tell
 
 
 @contextmanager

@@ -31,17 +31,25 @@ app.callback()(lambda: None)
 register(app)
 app()
 """
+SLOW_TO_RETURN = f"""
+import time
+from tritium_deploy.server import Server
+start = Server._start
+Server._start = lambda server: (start(server), time.sleep(1))
+{PROGRAM}
+"""
+"""Between the event "ready" and the return of `serve` lies a second in place of microseconds."""
 
 
 class Serve:
     """One `tritium serve --json` process."""
 
-    def __init__(self, repository: Path, *arguments: str) -> None:
+    def __init__(self, repository: Path, *arguments: str, program: str = PROGRAM) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                PROGRAM,
+                program,
                 "serve",
                 "--json",
                 "--repository",
@@ -91,8 +99,8 @@ def run(repository: Path) -> Iterator[Callable[..., Serve]]:
     """Start `tritium serve` on `repository`; whatever is left is killed after the test."""
     started: list[Serve] = []
 
-    def begin(*arguments: str) -> Serve:
-        started.append(Serve(repository, *(arguments or ("--free-ports",))))
+    def begin(*arguments: str, program: str = PROGRAM) -> Serve:
+        started.append(Serve(repository, *(arguments or ("--free-ports",)), program=program))
         return started[-1]
 
     yield begin
@@ -154,6 +162,17 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(
     assert set(outcomes) == {"OK", "NOT_FOUND"}
     assert outcomes.count("OK") == len(outcomes) - len(threads)
     assert alive(pids) == []
+
+
+def test_whoever_reads_ready_may_stop_it_at_once(
+    repository: Path, run: Callable[..., Serve], no_new_regions: None
+) -> None:
+    publish(repository)
+    server = run(program=SLOW_TO_RETURN)
+    server.until("ready")
+    server.process.terminate()
+    assert server.end() == 0, server.events
+    assert server.names[-2:] == ["draining", "stopped"]
 
 
 def test_a_second_signal_stops_at_once(
@@ -229,7 +248,7 @@ def test_what_even_the_guard_could_not_remove_is_removed_by_the_next_start(
     second.until("ready")
     assert wait_until(lambda: not alive(pids), 15)
     second.process.terminate()
-    assert second.end() == 0
+    assert second.end() == 0, second.events
 
 
 def test_a_killed_tritonserver_ends_the_command(
