@@ -25,10 +25,6 @@ from tritium_client.contract import Role
 SHARES = (0.5, 0.25, 0.1)
 """Of the parity gate's tolerance: what one component may use up on fp32's inputs, so that a chain
 of them stays within it. The next one is tried when the chain does not."""
-SHARES_INT8 = SHARES[1:]
-"""Errors of int8 add up more than those of fp16; the demo app's chain needs a quarter."""
-
-
 TIMEOUT_S = 7200.0
 """For all components of an app; int8 takes minutes for a BERT of 6 layers."""
 

@@ -22,12 +22,7 @@ from tritium_builders.errors import CastError, CompileError, ParityError
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
 from tritium_builders.precision.accuracy import compare_answers, require_accuracy
-from tritium_builders.precision.graphs import (
-    SHARES,
-    SHARES_INT8,
-    cast_graphs,
-    graph_servables,
-)
+from tritium_builders.precision.graphs import SHARES, cast_graphs, graph_servables
 from tritium_builders.precision.reference import ReferenceRuntime
 from tritium_builders.release import (
     AccuracyReport,
@@ -132,8 +127,7 @@ def _cast(
         told = partial(progress, "verify")
         return cast, casts, verify(bundle, servables, precision, told, buckets=buckets)
 
-    shares = {"fp32": SHARES[:1], "int8": SHARES_INT8}.get(precision, SHARES)
-    return first_that_passes(attempt, shares)
+    return first_that_passes(attempt, SHARES[:1] if precision == "fp32" else SHARES)
 
 
 def first_that_passes(attempt: Callable[[float], T], shares: Sequence[float]) -> T:
