@@ -1,7 +1,7 @@
 """Turn the client's async source into its sync twin: `make sync-client`.
 
-tritium_client/_async is written by hand and tritium_client/_sync comes from it; only `_io.py` and
-`many.py` are written twice. A test runs this and compares.
+tritium_client/_async is written by hand and tritium_client/_sync comes from it; only `_io.py`,
+`many.py` and `race.py` are written twice. A test runs this and compares.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 import unasync
 
 PACKAGE = Path(__file__).parents[1] / "client" / "tritium_client"
-GENERATED = ("client.py", "mock.py", "pool.py", "transport.py")
+GENERATED = ("catalog.py", "client.py", "mock.py", "pool.py", "sender.py", "transport.py")
 NAMES = {
+    "AsyncCatalog": "Catalog",
     "AsyncClient": "Client",
+    "AsyncSender": "Sender",
     "AsyncTransport": "Transport",
     "AsyncGrpcTransport": "GrpcTransport",
     "AsyncMockTransport": "MockTransport",

@@ -29,14 +29,22 @@ if TYPE_CHECKING:
         ServerUnavailable,
         TritiumClientError,
     )
+    from tritium_client._hedging import HedgePolicy
     from tritium_client._inputs import ImageInput, Item, TextInput
     from tritium_client._mock import MockApp
     from tritium_client._results import (
         AppStatus,
         Classification,
+        Embedding,
+        Entity,
+        EntryPoint,
         ItemResult,
         Ranked,
+        Score,
         ServerStatus,
+        Tag,
+        Tagging,
+        Timing,
     )
     from tritium_client._retries import RetryPolicy
     from tritium_client._security import Tls
@@ -53,6 +61,10 @@ __all__ = [
     "Client",
     "ClientClosed",
     "DeadlineExceeded",
+    "Embedding",
+    "Entity",
+    "EntryPoint",
+    "HedgePolicy",
     "ImageInput",
     "IncompatibleRelease",
     "InvalidInput",
@@ -62,10 +74,14 @@ __all__ = [
     "MockTransport",
     "Ranked",
     "RetryPolicy",
+    "Score",
     "ServerError",
     "ServerStatus",
     "ServerUnavailable",
+    "Tag",
+    "Tagging",
     "TextInput",
+    "Timing",
     "Tls",
     "TritiumClientError",
 ]
@@ -75,7 +91,21 @@ _MODULES = {
     "_async.mock": ("AsyncMockTransport",),
     "_mock": ("MockApp",),
     "_inputs": ("ImageInput", "Item", "TextInput"),
-    "_results": ("AppStatus", "Classification", "ItemResult", "Ranked", "ServerStatus"),
+    "_hedging": ("HedgePolicy",),
+    "_results": (
+        "AppStatus",
+        "Classification",
+        "Embedding",
+        "Entity",
+        "EntryPoint",
+        "ItemResult",
+        "Ranked",
+        "Score",
+        "ServerStatus",
+        "Tag",
+        "Tagging",
+        "Timing",
+    ),
     "_retries": ("RetryPolicy",),
     "_security": ("Tls",),
     "_sync.client": ("Client",),

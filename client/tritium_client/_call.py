@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from tritium_client._exceptions import DeadlineExceeded, TritiumClientError
+from tritium_client._results import Timing
+from tritium_client._tracing import trace_headers
 
 
 @dataclass
@@ -24,7 +26,11 @@ class Call:
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
     attempts: int = 0
-    """Requests that were sent for it, retries included."""
+    """Requests that were sent for it, retries and hedges included."""
+    answered_in_s: float = 0.0
+    """Seconds from sending the request that was answered to its answer."""
+    headers: tuple[tuple[str, str], ...] = field(default_factory=trace_headers)
+    """GRPC metadata of its requests, besides what every request of the client carries."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
@@ -34,6 +40,11 @@ class Call:
     def elapsed_s(self) -> float:
         """Seconds since the call started."""
         return time.monotonic() - self.started
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time of the answered call went."""
+        return Timing(self.elapsed_s, self.answered_in_s, self.attempts)
 
     def remaining_s(self) -> float:
         """Seconds until the deadline, more than 0.

@@ -1,6 +1,7 @@
 """Which of several servers takes the next request: round robin, without those that just failed.
 
-A server that could not be reached is left out for a while that doubles with each failure in a row.
+A server that could not be reached, or let the deadlines of several requests in a row pass, is left
+out for a while that doubles with each failure in a row.
 Then one request tries it; the others go on without it until that one has come back. When every
 server is left out, the one whose turn is nearest is tried: no answer is worse than a late one.
 
@@ -16,12 +17,16 @@ from dataclasses import dataclass
 
 FIRST_EJECTION_S = 0.25
 LONGEST_EJECTION_S = 8.0
+TIMEOUTS_IN_A_ROW = 3
+"""One request may be slow for reasons of its own; several are a server that does not answer."""
 
 
 @dataclass
 class _Health:
     failures: int = 0
     """In a row."""
+    timeouts: int = 0
+    """Deadlines that passed in a row."""
     back_at: float = 0.0
     """When it may be tried again."""
     on_trial: bool = False
@@ -60,20 +65,47 @@ class Rotation:
         health = self._health[index]
         return health.failures == 0 or (now >= health.back_at and not health.on_trial)
 
-    def succeeded(self, index: int) -> None:
-        """Note an answer, whatever it said."""
-        with self._lock:
-            self._health[index] = _Health()
+    def succeeded(self, index: int) -> bool:
+        """Note an answer, whatever it said.
 
-    def failed(self, index: int) -> None:
-        """Note that a server was not there."""
+        Returns:
+            Whether the server had been left out before.
+        """
+        with self._lock:
+            was_out = self._health[index].failures > 0
+            self._health[index] = _Health()
+            return was_out
+
+    def failed(self, index: int) -> float:
+        """Note that a server was not there.
+
+        Returns:
+            Seconds for which it is left out.
+        """
+        with self._lock:
+            return self._eject(self._health[index])
+
+    def timed_out(self, index: int) -> float:
+        """Note that a server did not answer within a call's deadline.
+
+        Returns:
+            Seconds for which it is left out; 0 when this alone says little of it.
+        """
         with self._lock:
             health = self._health[index]
-            health.failures += 1
-            doublings = min(health.failures - 1, 16)
-            pause = min(LONGEST_EJECTION_S, FIRST_EJECTION_S * 2**doublings)
-            health.back_at = self._clock() + pause
+            health.timeouts += 1
             health.on_trial = False
+            if health.timeouts < TIMEOUTS_IN_A_ROW and health.failures == 0:
+                return 0.0
+            return self._eject(health)
+
+    def _eject(self, health: _Health) -> float:
+        health.failures += 1
+        doublings = min(health.failures - 1, 16)
+        pause: float = min(LONGEST_EJECTION_S, FIRST_EJECTION_S * 2**doublings)
+        health.back_at = self._clock() + pause
+        health.on_trial = False
+        return pause
 
     def gave_up(self, index: int) -> None:
         """Note that a request ended without saying anything of the server."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritium_client._exceptions import InvalidInput
+from tritium_client._scaling import scale_down
 from tritium_client.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_TEXT_BYTES, Modality
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def unpack_item(item: Item, index: int) -> tuple[TextInput | None, ImageInput | 
 
 
 def inputs_to_bytes(
-    text: TextInput | None, image: ImageInput | None, *, index: int = 0
+    text: TextInput | None,
+    image: ImageInput | None,
+    *,
+    index: int = 0,
+    max_side: int | None = None,
 ) -> dict[Modality, bytes]:
     """Turn one item into the bytes of the modalities that it has.
 
@@ -88,19 +93,24 @@ def inputs_to_bytes(
         text: A text of 1 to 65,536 bytes in UTF-8, or None.
         image: A picture of at most 20 MiB encoded and 64 million pixels, or None.
         index: The item's index within its request, for the error.
+        max_side: Scale a larger picture down to at most this many pixels a side; None for never.
 
     Returns:
         Modality -> bytes, for each modality that was given.
 
     Raises:
         InvalidInput: with stage `client`, saying what is wrong.
+        ValueError: `max_side` is below 1.
     """
+    if max_side is not None and max_side < 1:
+        raise ValueError(f"max_side must be at least 1: {max_side}")
     try:
         items: dict[Modality, bytes] = {}
         if text is not None:
             items["text"] = text_to_bytes(text)
         if image is not None:
-            items["image"] = image_to_bytes(image)
+            data = image_to_bytes(image)
+            items["image"] = data if max_side is None else scale_down(data, max_side)
         if not items:
             raise ValueError("nothing was given; give a text, an image, or both")
     except (TypeError, ValueError, OSError) as error:

@@ -47,12 +47,8 @@ def respond(apps: dict[str, MockApp], method: Method, request: Any, call: Call) 
     if method == "ServerReady":
         return service_pb2.ServerReadyResponse(ready=True)
     if method == "ServerMetadata":
-        return service_pb2.ServerMetadataResponse(name="mock", version="0.0.0")
-    if method == "RepositoryIndex":
-        index = service_pb2.RepositoryIndexResponse()
-        for name in _entry_points(apps):
-            index.models.add(name=name, state="READY")
-        return index
+        name = contract.format_server_id(apps)
+        return service_pb2.ServerMetadataResponse(name=name, version="0.0.0")
     asked = request.model_name if method == "ModelInfer" else request.name
     name, app, modalities = _find(apps, asked)
     if method == "ModelReady":

@@ -10,7 +10,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tritium_client._exceptions import TritiumClientError
-    from tritium_client.contract import Modality
+    from tritium_client.contract import Modality, Verb
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of a call went.
+
+    Triton tells queue and compute times as sums over requests (its metrics), not for one request.
+    """
+
+    total_s: float
+    """Seconds from the call to its return: everything below, reading the input, pauses between
+    attempts, and waiting for one of the client's `max_in_flight` places."""
+    answer_s: float
+    """Seconds from sending the request that was answered to its answer: network, queue, compute."""
+    attempts: int
+    """Requests that were sent, retries and hedges included."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +54,78 @@ class Classification:
     """The release that computed this answer."""
     request_id: str = field(compare=False)
     """The id that the request carried; the server logs it."""
-    latency_s: float = field(compare=False)
-    """Seconds from the call of `classify` to its return."""
+    timing: Timing = field(compare=False, repr=False)
+    """Where the time of the call went."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The answer to one `embed_text` or `embed_image`."""
+
+    vector: npt.NDArray[np.float32] = field(compare=False)
+    """FP32 [D], read-only; whether it has unit length is the app's choice."""
+    release: int
+    """The release that computed it. Vectors of releases with other encoders do not compare."""
+    request_id: str = field(compare=False)
+    timing: Timing = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The answer to one `score`."""
+
+    value: float
+    """The first of `values`; most apps have one."""
+    values: npt.NDArray[np.float32] = field(repr=False, compare=False)
+    """FP32 [outputs], read-only, in the unit that the app was trained with."""
+    names: tuple[str, ...]
+    """What each of `values` is."""
+    release: int
+    request_id: str = field(compare=False)
+    timing: Timing = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One word of a text with its tag."""
+
+    word: str
+    start: int
+    """Index of its first character in the text."""
+    end: int
+    """Index after its last character."""
+    tag: str
+    """The most probable one, for instance `B-PER` or `O`."""
+    probability: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True)
+class Entity:
+    """Words that belong together."""
+
+    label: str
+    """The tags' label without `B-` and `I-`."""
+    text: str
+    start: int
+    """Index of its first character in the text."""
+    end: int
+    """Index after its last character."""
+    probability: float
+    """The mean of its words' probabilities, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """The answer to one `tag`."""
+
+    tags: tuple[Tag, ...]
+    """One for each word that the model read, in order."""
+    entities: tuple[Entity, ...]
+    """What the tags mark, in order."""
+    release: int
+    request_id: str = field(compare=False)
+    timing: Timing = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,6 +150,16 @@ class ItemResult:
 
 
 @dataclass(frozen=True)
+class EntryPoint:
+    """One kind of request that an app answers."""
+
+    verb: Verb
+    """What is asked, for instance `classify`."""
+    modalities: tuple[Modality, ...]
+    """What is given."""
+
+
+@dataclass(frozen=True)
 class AppStatus:
     """What a server says of an app that it serves."""
 
@@ -75,8 +171,8 @@ class AppStatus:
     task: str
     labels: tuple[str, ...]
     """In the order of the probabilities."""
-    entry_points: tuple[tuple[Modality, ...], ...]
-    """The sets of modalities that the app answers."""
+    entry_points: tuple[EntryPoint, ...]
+    """What the app answers."""
     target: str
     """What its components are compiled for, for instance `openvino`."""
     precision: str

@@ -90,10 +90,14 @@ class Retries:
             return None
         bound = min(policy.longest_pause_s, policy.first_pause_s * 2 ** (attempt - 1))
         pause: float = bound * self._jitter.random()
-        if pause >= remaining_s:
+        if pause >= remaining_s or not self.spend():
             return None
+        return pause
+
+    def spend(self) -> bool:
+        """Take one more request from the budget, if it has one."""
         with self._lock:
             if self._saved < 1:
-                return None
+                return False
             self._saved -= 1
-        return pause
+            return True

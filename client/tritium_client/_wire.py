@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,17 @@ class EntryPointConfig:
     target: str
     precision: str
     wire_version: str
+    server_apps: tuple[str, ...]
+    """Every app of the server, as of the load of this entry point; empty when it does not say."""
 
 
 def infer_request(
-    entry_point: str, inputs: Mapping[Modality, bytes], *, request_id: str, timeout_s: float
+    entry_point: str,
+    inputs: Mapping[Modality, bytes],
+    *,
+    request_id: str,
+    timeout_s: float,
+    outputs: Sequence[str] = contract.OUTPUTS["classify"],
 ) -> Any:
     """Write a request of one item: each modality is BYTES [1, 1].
 
@@ -43,13 +50,15 @@ def infer_request(
         request_id: Comes back with the answer, and is what the server logs.
         timeout_s: Becomes Triton's request parameter `timeout` (microseconds): a request that
             still waits in a queue by then is not computed.
+        outputs: The tensors to be answered with.
     """
     request = service_pb2.ModelInferRequest(model_name=entry_point, id=request_id)
     for modality, data in inputs.items():
         request.inputs.add(name=modality, datatype="BYTES", shape=(1, 1))
         # An element of BYTES is its length, 4 bytes little-endian, and its content.
         request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
-    request.outputs.add(name=contract.PROBABILITIES)
+    for name in outputs:
+        request.outputs.add(name=name)
     set_timeout(request, timeout_s)
     return request
 
@@ -83,15 +92,86 @@ def read_probabilities(response: Any, labels: int) -> npt.NDArray[np.float32]:
     Raises:
         ServerError: when they are missing, or not one for each label.
     """
+    probabilities = read_floats(response, contract.PROBABILITIES, 1)
+    if len(probabilities) != labels:
+        raise ServerError(
+            f"{response.model_name!r} answered {len(probabilities)} probabilities "
+            f"for {labels} labels"
+        )
+    return probabilities
+
+
+def read_word_probabilities(response: Any, labels: int) -> npt.NDArray[np.float32]:
+    """Read the probabilities of each word of one item.
+
+    Returns:
+        FP32 [words, labels], read-only.
+
+    Raises:
+        ServerError: when they are missing, or not one for each label.
+    """
+    rows = read_floats(response, contract.PROBABILITIES, 2)
+    if rows.shape[1] != labels:
+        raise ServerError(
+            f"{response.model_name!r} answered {rows.shape[1]} probabilities a word "
+            f"for {labels} labels"
+        )
+    return rows
+
+
+def read_scores(response: Any, names: int) -> npt.NDArray[np.float32]:
+    """Read the scores of one item.
+
+    Returns:
+        FP32 [outputs], read-only.
+
+    Raises:
+        ServerError: when they are missing, or not one for each name.
+    """
+    values = read_floats(response, contract.SCORES, 1)
+    if len(values) != names or names == 0:
+        raise ServerError(
+            f"{response.model_name!r} answered {len(values)} scores for {names} names"
+        )
+    return values
+
+
+def read_floats(response: Any, name: str, dimensions: int) -> npt.NDArray[np.float32]:
+    """Read an FP32 tensor of one item, without the dimension of the batch; read-only.
+
+    Raises:
+        ServerError: when it is missing or has another type or shape.
+    """
+    values: npt.NDArray[np.float32] = _read(response, name, "FP32", "<f4", dimensions)
+    return values
+
+
+def read_offsets(response: Any, words: int) -> list[tuple[int, int]]:
+    """Read where each word of one item begins and ends.
+
+    Raises:
+        ServerError: when there is not one pair for each word.
+    """
+    offsets = _read(response, contract.OFFSETS, "INT64", "<i8", 2)
+    if offsets.shape != (words, 2):
+        raise ServerError(
+            f"{response.model_name!r} answered offsets {list(offsets.shape)} for {words} words"
+        )
+    return [(start, end) for start, end in offsets.tolist()]
+
+
+def _read(response: Any, name: str, datatype: str, dtype: str, dimensions: int) -> Any:
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
-        if output.name == contract.PROBABILITIES and output.datatype == "FP32":
-            if len(raw) == 4 * labels:
-                return np.frombuffer(raw, dtype="<f4")
-            raise ServerError(
-                f"{response.model_name!r} answered {len(raw) // 4} probabilities "
-                f"for {labels} labels"
-            )
-    raise ServerError(f"{response.model_name!r} answered without {contract.PROBABILITIES!r}")
+        if output.name == name and output.datatype == datatype:
+            values = np.frombuffer(raw, dtype=dtype)
+            shape = tuple(output.shape)
+            if len(shape) != dimensions + 1 or shape[0] != 1 or np.prod(shape) != values.size:
+                raise ServerError(
+                    f"{response.model_name!r} answered {name!r} of shape {list(shape)} with "
+                    f"{values.size} values; one item of {dimensions} dimensions was expected"
+                )
+            return values.reshape(shape[1:])
+    raise ServerError(f"{response.model_name!r} answered without {name!r} ({datatype})")
 
 
 def rank(
@@ -124,6 +204,7 @@ def read_config(config: Any) -> EntryPointConfig:
             target=values[contract.PARAM_TARGET],
             precision=values[contract.PARAM_PRECISION],
             wire_version=values[contract.PARAM_WIRE_VERSION],
+            server_apps=_strings(json.loads(values.get(contract.PARAM_SERVER_APPS, "[]"))),
         )
     except KeyError as error:
         raise ServerError(
@@ -145,7 +226,7 @@ def _check_wire_version(model: str, theirs: str) -> None:
 
 def _strings(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{contract.PARAM_LABELS} is not a JSON list of strings")
+        raise ValueError(f"{values!r} is not a JSON list of strings")
     return tuple(values)
 
 

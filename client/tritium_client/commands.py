@@ -84,6 +84,14 @@ def status(
         raise typer.Exit(1)
 
 
+def _answers(app: AppStatus) -> str:
+    """For instance `classify text + image | text | image; embed text | image`."""
+    verbs: dict[str, list[str]] = {}
+    for one in app.entry_points:
+        verbs.setdefault(one.verb, []).append(" + ".join(one.modalities))
+    return "; ".join(f"{verb} {' | '.join(given)}" for verb, given in verbs.items())
+
+
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     """Arguments that the client finds could never be right are wrong usage: exit code 2."""
@@ -101,7 +109,7 @@ def _classification_json(answer: Classification) -> dict[str, Any]:
         "ranking": ranking,
         "release": answer.release,
         "request_id": answer.request_id,
-        "latency_s": answer.latency_s,
+        "latency_s": answer.timing.total_s,
     }
 
 
@@ -123,7 +131,7 @@ def _print_classification(answer: Classification) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"release {answer.release}, {answer.latency_s * 1000:.1f} ms", style="dim")
+    console.print(f"release {answer.release}, {answer.timing.total_s * 1000:.1f} ms", style="dim")
 
 
 def _print_status(server: ServerStatus, apps: list[AppStatus]) -> None:
@@ -141,7 +149,7 @@ def _print_status(server: ServerStatus, apps: list[AppStatus]) -> None:
         rows = {
             "release": str(app.release),
             "task": app.task,
-            "answers": " | ".join(" + ".join(modalities) for modalities in app.entry_points),
+            "answers": _answers(app),
             "labels": f"{len(app.labels)} ({shown}{more})",
             "target": f"{app.target}, {app.precision}",
             "wire version": app.wire_version,

@@ -9,16 +9,22 @@ the error format is written out in each of them; a test compares the two.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-WIRE_VERSION = "1.0"
+WIRE_VERSION = "1.1"
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
-Verb = Literal["classify"]
-"""What an entry point does. Other tasks bring their own verbs (embed, tag, score)."""
+Verb = Literal["classify", "tag", "score", "embed"]
+"""What an entry point does, and so what it answers with:
+
+classify -> `probabilities`; tag -> `probabilities` of each word and `offsets`; score -> `scores`;
+embed -> `embedding`.
+"""
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 # --- tensors -----------------------------------------------------------------------------------
 
@@ -41,7 +47,22 @@ IMAGE_FEATURES = "image_features"
 IMAGE_SEQUENCE = "image_sequence"
 """FP32 [patches, D], for heads that attend over patches."""
 PROBABILITIES = "probabilities"
-"""FP32 [labels], sums to 1."""
+"""FP32 [labels], sums to 1. Of `tag`: FP32 [words, labels], each row sums to 1."""
+OFFSETS = "offsets"
+"""INT64 [words, 2]: each word's first character in the text and the one after its last, counted
+in Unicode code points."""
+SCORES = "scores"
+"""FP32 [outputs], in the unit that the app was trained with."""
+EMBEDDING = "embedding"
+"""FP32 [D]."""
+
+OUTPUTS: dict[Verb, tuple[str, ...]] = {
+    "classify": (PROBABILITIES,),
+    "tag": (PROBABILITIES, OFFSETS),
+    "score": (SCORES,),
+    "embed": (EMBEDDING,),
+}
+"""What an entry point answers with, by what it does."""
 
 # --- limits ------------------------------------------------------------------------------------
 
@@ -51,6 +72,10 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """The largest encoded picture that is decoded."""
 MAX_IMAGE_PIXELS = 64_000_000
 """Width times height, read from the header before a pixel is decoded."""
+
+KEEPALIVE_MS = 6_000
+"""How often a client asks a silent server, during a call, whether it is still there. A server must
+allow it (`--grpc-http2-min-recv-ping-interval-without-data`); Triton's default does not."""
 
 # --- model names -------------------------------------------------------------------------------
 
@@ -108,7 +133,7 @@ PARAM_TASK = "tritium.task"
 PARAM_MODALITIES = "tritium.modalities"
 """Comma-separated: the modalities that this entry point takes."""
 PARAM_LABELS = "tritium.labels"
-"""JSON list, in the order of the probabilities."""
+"""JSON list, in the order of the probabilities (of `score`: what each of the scores is)."""
 PARAM_WIRE_VERSION = "tritium.wire_version"
 PARAM_TARGET = "tritium.target"
 PARAM_PRECISION = "tritium.precision"
@@ -116,6 +141,26 @@ PARAM_SERVER_TENSORRT = "tritium.server.tensorrt"
 """TensorRT version of the server, or `none`; added by `tritium serve` when it loads the model."""
 PARAM_SERVER_COMPUTE_CAPABILITY = "tritium.server.compute_capability"
 """Of the server's GPU, for instance `8.6`, or `none`; added likewise."""
+
+PARAM_SERVER_APPS = "tritium.server.apps"
+"""JSON list: every app that the server serves, as of the load of this entry point; added likewise.
+"""
+
+# --- the server's name -------------------------------------------------------------------------
+
+_SERVER_ID = re.compile(r"tritium apps=(?P<apps>[a-z0-9_,]*)")
+
+
+def format_server_id(apps: Iterable[str]) -> str:
+    """Write the name that a server gives itself (`tritonserver --id`): where its apps are found."""
+    return f"tritium apps={','.join(apps)}"
+
+
+def parse_server_id(name: str) -> tuple[str, ...] | None:
+    """Read the apps that a server was started with, or None when its name does not say."""
+    match = _SERVER_ID.fullmatch(name)
+    return None if match is None else tuple(app for app in match["apps"].split(",") if app)
+
 
 # --- errors on the wire ------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ def answers_table(answers: Sequence[Answers]) -> Table:
             item.sample.label,
             row,
             f"{item.both.probability:.0%}",
-            f"{item.both.latency_s * 1000:.0f} ms",
+            f"{item.both.timing.total_s * 1000:.0f} ms",
         )
     return table
 

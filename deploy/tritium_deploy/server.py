@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tritium_client import contract
 from tritium_deploy.accelerator import Accelerator, find_accelerator
 from tritium_deploy.control import ModelControl
 from tritium_deploy.drain import drain
@@ -91,6 +93,7 @@ def serve(
         ports,
         host,
         http=http,
+        apps=tuple(app.name for app in live),
         log=None if log is None else Path(log).absolute(),
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
@@ -304,6 +307,8 @@ class Server:
         config = read_config(self._triton_options.repository, alias)
         for name, value in self._accelerator.parameters().items():
             config.parameters[name].string_value = value
+        apps = json.dumps([app.name for app in self._apps])
+        config.parameters[contract.PARAM_SERVER_APPS].string_value = apps
         self._load(alias, config)
 
     def _load(self, model: str, config: Any = None) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from tritium_client import contract
+from tritium_client.contract import KEEPALIVE_MS
 from tritium_deploy import guard
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
@@ -37,6 +39,9 @@ REQUEST_BYTES = 24 * MEBIBYTE
 """What has to be left for requests: one encoded picture of the largest accepted size."""
 START_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 3
+PING_INTERVAL_MS = KEEPALIVE_MS // 2
+"""Triton's own limit is 5 minutes: it would close the connection of a client that asks, every few
+seconds of a long request, whether the server is still there."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class TritonOptions:
     http: bool = False
     version_compatible_plans: bool = False
     """Let TensorRT load plans that an older release built, host code included."""
+    apps: tuple[str, ...] = ()
+    """Become the server's name, where clients find them."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -214,6 +221,8 @@ class Triton:
             "--http-address=127.0.0.1",
             f"--http-port={ports.http}",
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
+            f"--id={contract.format_server_id(options.apps)}",
+            f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
             *(
                 ["--backend-config=tensorrt,version-compatible=true"]
                 if options.version_compatible_plans

@@ -15,6 +15,7 @@ from tritium_client import (
     AsyncClient,
     ClientClosed,
     DeadlineExceeded,
+    EntryPoint,
     InvalidInput,
     RetryPolicy,
     ServerUnavailable,
@@ -33,7 +34,9 @@ def test_answers_of_many_calls_at_once_are_not_mixed_up(server: TritonServer) ->
             assert len({answer.request_id for answer in answers}) == 64
             assert (await client.server_status()).live
             assert await client.labels() == ("cat", "dog", "bird")
-            assert (await client.status("words")).entry_points == (("text",),)
+            assert (await client.status("words")).entry_points == (
+                EntryPoint("classify", ("text",)),
+            )
 
     asyncio.run(ask())
 

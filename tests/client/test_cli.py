@@ -192,7 +192,8 @@ def test_status(server: TritonServer) -> None:
     status: dict[str, Any] = json.loads(only_line(ended.stdout))
     assert (status["live"], status["ready"]) == (True, True)
     (app,) = status["apps"]
-    assert (app["app"], app["release"], app["entry_points"]) == ("words", 1, [["text"]])
+    assert (app["app"], app["release"], app["target"]) == ("words", 1, "openvino")
+    assert app["entry_points"] == [{"verb": "classify", "modalities": ["text"]}]
     assert app["labels"] == list(LABELS[1])
 
     ended = tritium("status", "--url", server.url, "--app", "nope")

@@ -14,6 +14,7 @@ from tritium_client import (
     AsyncMockTransport,
     Client,
     ClientClosed,
+    EntryPoint,
     InvalidInput,
     MockApp,
     MockTransport,
@@ -45,13 +46,13 @@ def test_an_answer_is_a_classification(client: Client) -> None:
 def test_what_a_server_says_of_its_apps(client: Client) -> None:
     assert client.apps() == ("pets", "words")
     assert client.labels("words") == ("a", "b", "c")
-    assert client.status("words").entry_points == (("text",),)
+    assert client.status("words").entry_points == (EntryPoint("classify", ("text",)),)
     assert client.server_status().ready
     assert client.endpoint == "mock:0"
 
 
 def test_errors_are_those_of_a_server(client: Client) -> None:
-    with pytest.raises(AppLacksCapability, match="answers text; image was given"):
+    with pytest.raises(AppLacksCapability, match="answers classify text, not classify image"):
         client.classify(image=b"x", app="words")
     with pytest.raises(AppNotFound, match="it has"):
         client.classify(text="x", app="nothing")

@@ -98,14 +98,14 @@ def write_repository(repository: Path) -> Path:
     """Write components, both releases of `demo` with release 1 live, and the app `words`."""
     for modality, (stage, model) in STAGES.items():
         code = READER.replace("{stage}", stage).replace("{input}", modality)
-        _write(repository, _python(model, [_bytes(modality)], _read(modality)), 1, code)
+        write_model(repository, _python(model, [_bytes(modality)], _read(modality)), 1, code)
     for release, labels in LABELS.items():
         for modalities in ENTRY_POINTS:
             head = _head(release, modalities)
             code = HEAD.replace("{modalities}", repr(modalities))
             code = code.replace("{labels}", str(len(labels)))
             inputs = [tensor for modality in modalities for tensor in _read(modality)]
-            _write(repository, _python(head, inputs, [_probabilities(labels)]), 1, code)
+            write_model(repository, _python(head, inputs, [_probabilities(labels)]), 1, code)
             write_graph(repository, release, modalities)
     for modalities in ENTRY_POINTS:
         write_alias(repository, 1, modalities)
@@ -145,7 +145,7 @@ def write_alias(
         tensor.name = input_name or modality
         step.input_map[modality] = tensor.name
     step.output_map["probabilities"] = "probabilities"
-    _write(repository, config, release, None)
+    write_model(repository, config, release, None)
     return name
 
 
@@ -171,7 +171,7 @@ def write_graph(
         for tensor in _read(modality):
             head.input_map[tensor["name"]] = tensor["name"]
     head.output_map["probabilities"] = "probabilities"
-    _write(repository, config, 1, None)
+    write_model(repository, config, 1, None)
     return name
 
 
@@ -231,7 +231,8 @@ def _probabilities(labels: tuple[str, ...]) -> Tensor:
     return _tensor("probabilities", [len(labels)])
 
 
-def _write(repository: Path, config: pb.ModelConfig, version: int, code: str | None) -> None:
+def write_model(repository: Path, config: pb.ModelConfig, version: int, code: str | None) -> None:
+    """Write one model; `code` is the model.py of a Python model."""
     folder = repository / config.name / str(version)
     folder.mkdir(parents=True, exist_ok=True)
     (folder.parent / "config.pbtxt").write_text(text_format.MessageToString(config))

@@ -1,6 +1,7 @@
 """What differs between waiting in a coroutine and waiting in a thread.
 
-`_sync/_io.py` has the same names; they and `many.py` are written twice, all else is generated.
+`_sync/_io.py` has the same names; they, `many.py` and `race.py` are written twice, all else is
+generated.
 """
 
 from __future__ import annotations
@@ -28,3 +29,55 @@ def open_channel(endpoint: str, options: list[tuple[str, Any]], credentials: Any
 async def close_channel(channel: Any) -> None:
     """Close a channel; what is in flight is cancelled."""
     await channel.close(None)
+
+
+class Cancellation:
+    """Gives up a request; in a coroutine, cancelling its task does that already."""
+
+
+async def unary(
+    method: Any,
+    request: Any,
+    timeout_s: float,
+    metadata: tuple[tuple[str, str], ...],
+    cancellation: Cancellation | None,
+) -> Any:
+    """Send one request and wait for its answer."""
+    del cancellation
+    return await method(request, timeout=timeout_s, metadata=metadata)
+
+
+class Slots:
+    """Places for requests in flight; who finds none waits for one.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+
+    async def take(self, timeout_s: float) -> bool:
+        """Take a place, waiting at most `timeout_s` seconds for one.
+
+        Returns:
+            Whether there was one.
+        """
+        if await self.take_now():
+            return True
+        try:
+            await asyncio.wait_for(self._free.acquire(), timeout_s)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def take_now(self) -> bool:
+        """Take a place if one is free."""
+        if self._free.locked():
+            return False
+        await self._free.acquire()  # does not wait
+        return True
+
+    def give(self) -> None:
+        """Give a place back."""
+        self._free.release()

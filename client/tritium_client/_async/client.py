@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
-from tritium_client._async import _io
+from tritium_client._async.catalog import AsyncCatalog
 from tritium_client._async.many import Items, run_many
 from tritium_client._async.pool import AsyncPoolTransport
+from tritium_client._async.sender import AsyncSender
 from tritium_client._async.transport import AsyncTransport
 from tritium_client._call import Call
 from tritium_client._exceptions import (
-    AppLacksCapability,
     AppNotFound,
     ClientClosed,
     InvalidInput,
     TritiumClientError,
 )
+from tritium_client._hedging import HedgePolicy
 from tritium_client._inputs import (
     ImageInput,
     Item,
@@ -29,10 +30,18 @@ from tritium_client._inputs import (
     inputs_to_bytes,
     unpack_item,
 )
-from tritium_client._options import Method
-from tritium_client._results import AppStatus, Classification, ItemResult, ServerStatus
-from tritium_client._retries import Retries, RetryPolicy
+from tritium_client._results import (
+    AppStatus,
+    Classification,
+    Embedding,
+    ItemResult,
+    Score,
+    ServerStatus,
+    Tagging,
+)
+from tritium_client._retries import RetryPolicy
 from tritium_client._security import Security, Tls
+from tritium_client._tags import read_entities, read_tags
 from tritium_client.contract import Modality, Verb
 
 if TYPE_CHECKING:
@@ -40,12 +49,11 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 5.0
-
-_ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+DEFAULT_MAX_IN_FLIGHT = 128
 
 
 class AsyncClient:
-    """Calls the apps of one server over gRPC. Safe to use from several callers at a time.
+    """Calls the apps of a server over gRPC. Safe to use from several callers at a time.
 
     Nothing is sent before the first call, so a client can be made before its server is up. A
     failure that the exceptions mark retryable is sent again within the call's deadline, and within
@@ -61,12 +69,15 @@ class AsyncClient:
             machine.
         metadata: More gRPC metadata for every request, name -> value.
         retries: When a failed call is sent again; `RetryPolicy(attempts=1)` for never.
+        hedging: When a slow call is sent a second time beside the first; None for never.
+        max_in_flight: Requests that may be under way at a time, at least 1. A call beyond that
+            waits for a place, within its own deadline.
         transport: What carries the requests in place of gRPC, for instance a mock; `url` is then
             not used.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
-            in plain text, or a file of `tls` cannot be read.
+            in plain text, a file of `tls` cannot be read, or `max_in_flight` is below 1.
 
     Example:
         >>> async with AsyncClient("localhost:8001", app="openmoji") as client:
@@ -82,21 +93,25 @@ class AsyncClient:
         token: str | None = None,
         metadata: Mapping[str, str] | None = None,
         retries: RetryPolicy | None = None,
+        hedging: HedgePolicy | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         transport: AsyncTransport | None = None,
     ) -> None:
         endpoints = _checked_endpoints(url)
         self._app = None if app is None else _checked_app(app)
         security = Security(tls, token, metadata or {})
-        self._transport = transport or AsyncPoolTransport(endpoints, security)
-        self._retries = Retries(retries or RetryPolicy())
-        self._closed = False
-        # Releases are immutable, so what is read of one stays true.
-        self._configs: dict[str, _wire.EntryPointConfig] = {}
+        self._sender = AsyncSender(
+            transport or AsyncPoolTransport(endpoints, security),
+            retries or RetryPolicy(),
+            hedging,
+            max_in_flight,
+        )
+        self._catalog = AsyncCatalog(self._sender)
 
     @property
     def endpoint(self) -> str:
         """host:port of the server; of several, with commas."""
-        return self._transport.endpoint
+        return self._sender.endpoint
 
     async def classify(
         self,
@@ -104,6 +119,7 @@ class AsyncClient:
         text: TextInput | None = None,
         image: ImageInput | None = None,
         top_k: int = 5,
+        max_side: int | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Classification:
@@ -117,6 +133,9 @@ class AsyncClient:
                 [height, width, 3] RGB pixels; None to leave it out. Pixels and Pillow images
                 travel as PNG, without loss. A str is always a path.
             top_k: How many labels the ranking holds, at least 1.
+            max_side: Scale a picture down before it travels, so that its longer side has at most
+                this many pixels (needs Pillow). The answer may differ a little from that for the
+                whole picture; None sends it as it is.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -132,27 +151,23 @@ class AsyncClient:
             DeadlineExceeded: no answer within `timeout_s`.
             ServerError: the server failed in a way that it should not.
             ClientClosed: the client is closed.
-            ValueError: `top_k`, `timeout_s` or `app` could never be right.
+            ValueError: `top_k`, `max_side`, `timeout_s` or `app` could never be right.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1: {top_k}")
+        _check_top_k(top_k)
         app = self._app_of_call(app)
-        with self._call(timeout_s) as call:
-            inputs = inputs_to_bytes(text, image)
-            response = await self._infer(app, "classify", inputs, call)
-            release = _wire.read_release(response)
-            config = await self._release_config(app, "classify", tuple(inputs), release, call)
-            labels = config.labels
-            probabilities = _wire.read_probabilities(response, len(labels))
-            ranking = _wire.rank(labels, probabilities, top_k)
+        with self._sender.begin(timeout_s) as call:
+            inputs = inputs_to_bytes(text, image, max_side=max_side)
+            response, release = await self._infer(app, "classify", inputs, call)
+            probabilities = _wire.read_probabilities(response, len(release.labels))
+            ranking = _wire.rank(release.labels, probabilities, top_k)
             return Classification(
                 label=ranking[0].label,
                 probability=ranking[0].probability,
                 ranking=ranking,
                 probabilities=probabilities,
-                release=release,
+                release=release.release,
                 request_id=call.request_id,
-                latency_s=call.elapsed_s,
+                timing=call.timing,
             )
 
     def classify_many(
@@ -162,6 +177,7 @@ class AsyncClient:
         concurrency: int = 16,
         ordered: bool = True,
         top_k: int = 5,
+        max_side: int | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> AsyncIterator[ItemResult]:
@@ -175,6 +191,7 @@ class AsyncClient:
             concurrency: Calls in flight at the most, at least 1.
             ordered: Give results in the order of the items, else as they come.
             top_k: As `classify`.
+            max_side: As `classify`.
             timeout_s: Seconds for each item.
             app: The app, when it is not the client's own.
 
@@ -187,26 +204,144 @@ class AsyncClient:
         """
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1: {concurrency}")
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1: {top_k}")
+        _check_top_k(top_k)
         app = self._app_of_call(app)
-        self._require_open()
+        self._sender.require_open()
 
         async def ask(index: int, item: Item) -> ItemResult:
             try:
                 text, image = unpack_item(item, index)
-                return ItemResult(
-                    index,
-                    await self.classify(
-                        text=text, image=image, top_k=top_k, timeout_s=timeout_s, app=app
-                    ),
+                answer = await self.classify(
+                    text=text,
+                    image=image,
+                    top_k=top_k,
+                    max_side=max_side,
+                    timeout_s=timeout_s,
+                    app=app,
                 )
+                return ItemResult(index, answer)
             except ClientClosed:
                 raise
             except TritiumClientError as error:
                 return ItemResult(index, error=error)
 
         return run_many(items, ask, concurrency, ordered=ordered)
+
+    async def embed_text(
+        self,
+        text: TextInput,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Embedding:
+        """Embed a text in the space that the app's texts and pictures share.
+
+        Args:
+            text: As `classify`.
+            timeout_s: Seconds for everything that the call does.
+            app: The app, when it is not the client's own.
+
+        Raises:
+            AppLacksCapability: the app embeds no texts.
+            TritiumClientError: as `classify`.
+        """
+        return await self._embed(app, text, None, None, timeout_s)
+
+    async def embed_image(
+        self,
+        image: ImageInput,
+        *,
+        max_side: int | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Embedding:
+        """Embed a picture in the space that the app's texts and pictures share.
+
+        Args:
+            image: As `classify`.
+            max_side: As `classify`.
+            timeout_s: Seconds for everything that the call does.
+            app: The app, when it is not the client's own.
+
+        Raises:
+            AppLacksCapability: the app embeds no pictures.
+            TritiumClientError: as `classify`.
+        """
+        return await self._embed(app, None, image, max_side, timeout_s)
+
+    async def tag(
+        self,
+        text: TextInput,
+        image: ImageInput | None = None,
+        *,
+        max_side: int | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Tagging:
+        """Tag the words of a text, with the help of a picture where the app takes one.
+
+        Args:
+            text: As `classify`.
+            image: As `classify`.
+            max_side: As `classify`.
+            timeout_s: Seconds for everything that the call does.
+            app: The app, when it is not the client's own.
+
+        Raises:
+            AppLacksCapability: the app tags no words, or not without a picture.
+            TritiumClientError: as `classify`.
+        """
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            inputs = inputs_to_bytes(text, image, max_side=max_side)
+            response, release = await self._infer(app, "tag", inputs, call)
+            rows = _wire.read_word_probabilities(response, len(release.labels))
+            offsets = _wire.read_offsets(response, len(rows))
+            words = inputs["text"].decode()
+            tags = read_tags(words, release.labels, rows, offsets)
+            return Tagging(
+                tags=tags,
+                entities=read_entities(words, tags),
+                release=release.release,
+                request_id=call.request_id,
+                timing=call.timing,
+            )
+
+    async def score(
+        self,
+        *,
+        text: TextInput | None = None,
+        image: ImageInput | None = None,
+        max_side: int | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Score:
+        """Predict numbers for a text, a picture, or both together (regression).
+
+        Args:
+            text: As `classify`.
+            image: As `classify`.
+            max_side: As `classify`.
+            timeout_s: Seconds for everything that the call does.
+            app: The app, when it is not the client's own.
+
+        Raises:
+            AppLacksCapability: the app predicts no numbers from these modalities.
+            TritiumClientError: as `classify`.
+        """
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            inputs = inputs_to_bytes(text, image, max_side=max_side)
+            response, release = await self._infer(app, "score", inputs, call)
+            values = _wire.read_scores(response, len(release.labels))
+            return Score(
+                value=float(values[0]),
+                values=values,
+                names=release.labels,
+                release=release.release,
+                request_id=call.request_id,
+                timing=call.timing,
+            )
 
     async def labels(
         self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -222,9 +357,9 @@ class AsyncClient:
             TritiumClientError: as `classify`.
         """
         app = self._app_of_call(app)
-        with self._call(timeout_s) as call:
-            found = await self._entry_points(app, call)
-            return found[0].labels
+        with self._sender.begin(timeout_s) as call:
+            offers = await self._catalog.offers(app, call)
+            return offers[0][1].labels
 
     async def status(
         self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -240,23 +375,8 @@ class AsyncClient:
             TritiumClientError: as `classify`.
         """
         app = self._app_of_call(app)
-        with self._call(timeout_s) as call:
-            found = await self._entry_points(app, call)
-            ready = True
-            for config in found:
-                ready = await self._is_ready(app, config.modalities, call) and ready
-        first = found[0]
-        return AppStatus(
-            app=app,
-            ready=ready,
-            release=first.release,
-            task=first.task,
-            labels=first.labels,
-            entry_points=tuple(config.modalities for config in found),
-            target=first.target,
-            precision=first.precision,
-            wire_version=first.wire_version,
-        )
+        with self._sender.begin(timeout_s) as call:
+            return await self._catalog.status(app, call)
 
     async def server_status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ServerStatus:
         """What the server says of itself.
@@ -267,10 +387,11 @@ class AsyncClient:
         Raises:
             TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
         """
-        with self._call(timeout_s) as call:
-            live = await self._send("ServerLive", service_pb2.ServerLiveRequest(), call)
-            ready = await self._send("ServerReady", service_pb2.ServerReadyRequest(), call)
-            metadata = await self._send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
+        with self._sender.begin(timeout_s) as call:
+            send = self._sender.send
+            live = await send("ServerLive", service_pb2.ServerLiveRequest(), call)
+            ready = await send("ServerReady", service_pb2.ServerReadyRequest(), call)
+            metadata = await send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
         return ServerStatus(
             endpoint=self.endpoint,
             live=live.live,
@@ -279,24 +400,24 @@ class AsyncClient:
         )
 
     async def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
-        """The apps that the server serves, sorted. Needs the server's repository index.
+        """The apps that the server serves, sorted.
+
+        The server's name and its entry points say it. A server that was not started by
+        `tritium serve` may not: then the client's own app is the place to begin.
 
         Args:
             timeout_s: Seconds for the whole call.
 
         Raises:
+            ServerError: the server does not say, and this client has no app of its own.
             TritiumClientError: as `classify`.
         """
-        with self._call(timeout_s) as call:
-            request = service_pb2.RepositoryIndexRequest(ready=True)
-            index = await self._send("RepositoryIndex", request, call)
-        names = (re.fullmatch(r"(\w+?)_classify(_text|_image)?", m.name) for m in index.models)
-        return tuple(sorted({name[1] for name in names if name and contract.is_app_name(name[1])}))
+        with self._sender.begin(timeout_s) as call:
+            return await self._catalog.apps(self._app, call)
 
     async def close(self) -> None:
         """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
-        self._closed = True
-        await self._transport.close()
+        await self._sender.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -319,31 +440,24 @@ class AsyncClient:
             raise ValueError("which app? give app=... to the client or to the call")
         return chosen
 
-    def _call(self, timeout_s: float) -> Call:
-        self._require_open()
-        self._retries.earn()
-        return Call(self.endpoint, timeout_s)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ClientClosed(f"this client of {self.endpoint} is closed; make a new one")
-
-    async def _send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
-        """Send a request, and send it again as far as deadline, policy and budget allow."""
-        attempt = 1
-        while True:
-            if method == "ModelInfer":
-                _wire.set_timeout(request, call.remaining_s())
-            call.attempts += 1
-            try:
-                return await self._transport.send(method, request, call, model=model)
-            except TritiumClientError as error:
-                left = call.timeout_s - call.elapsed_s
-                pause_s = self._retries.pause_s(error, attempt, left)
-                if pause_s is None:
-                    raise
-            await _io.sleep(pause_s)
-            attempt += 1
+    async def _embed(
+        self,
+        app: str | None,
+        text: TextInput | None,
+        image: ImageInput | None,
+        max_side: int | None,
+        timeout_s: float,
+    ) -> Embedding:
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            inputs = inputs_to_bytes(text, image, max_side=max_side)
+            response, release = await self._infer(app, "embed", inputs, call)
+            return Embedding(
+                vector=_wire.read_floats(response, contract.EMBEDDING, 1),
+                release=release.release,
+                request_id=call.request_id,
+                timing=call.timing,
+            )
 
     def _choose_entry_point(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
@@ -352,67 +466,41 @@ class AsyncClient:
         del call
         return contract.entry_point(app, verb, modalities)
 
-    async def _infer(self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call) -> Any:
+    async def _infer(
+        self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call
+    ) -> tuple[Any, _wire.EntryPointConfig]:
+        """Ask an entry point.
+
+        Returns:
+            The response, and what the release that computed it says of itself.
+        """
         modalities = tuple(inputs)
         name = self._choose_entry_point(app, verb, modalities, call)
         request = _wire.infer_request(
-            name, inputs, request_id=call.request_id, timeout_s=call.remaining_s()
+            name,
+            inputs,
+            request_id=call.request_id,
+            timeout_s=call.remaining_s(),
+            outputs=contract.OUTPUTS[verb],
         )
         try:
-            return await self._send("ModelInfer", request, call, model=name)
+            response = await self._sender.send("ModelInfer", request, call, model=name)
         except AppNotFound as error:
             if not error.retryable:
-                await self._explain_not_found(app, modalities, call, error)
+                await self._catalog.explain_missing(app, verb, modalities, call, error)
             raise
         except InvalidInput as error:
             if error.stage == "request":
                 # Another major version has other tensors; say that rather than their names.
-                await self._fetch_config(name, call)
+                await self._catalog.config(name, call)
             raise
+        number = _wire.read_release(response)
+        return response, await self._catalog.release(app, verb, modalities, number, call)
 
-    async def _explain_not_found(
-        self, app: str, modalities: tuple[Modality, ...], call: Call, error: AppNotFound
-    ) -> None:
-        found = await self._entry_points(app, call)
-        answers = " or ".join(" + ".join(config.modalities) for config in found)
-        raise AppLacksCapability(
-            f"{app!r} answers {answers}; {' + '.join(modalities)} was given"
-        ) from error
 
-    async def _release_config(
-        self, app: str, verb: Verb, modalities: tuple[Modality, ...], release: int, call: Call
-    ) -> _wire.EntryPointConfig:
-        """What the release that answered says of itself, not the one that is live by now."""
-        name = contract.release_entry_point(app, verb, modalities, release)
-        config = self._configs.get(name)
-        if config is None:
-            config = self._configs[name] = await self._fetch_config(name, call)
-        return config
-
-    async def _entry_points(self, app: str, call: Call) -> list[_wire.EntryPointConfig]:
-        """The configs of an app's aliases, at least one."""
-        found: list[_wire.EntryPointConfig] = []
-        missing: AppNotFound | None = None
-        for modalities in _ENTRY_POINTS:
-            try:
-                name = contract.entry_point(app, "classify", modalities)
-                found.append(await self._fetch_config(name, call))
-            except AppNotFound as error:
-                missing = missing or error
-        if not found and missing is not None:
-            raise missing
-        return found
-
-    async def _fetch_config(self, name: str, call: Call) -> _wire.EntryPointConfig:
-        request = service_pb2.ModelConfigRequest(name=name)
-        response = await self._send("ModelConfig", request, call, model=name)
-        return _wire.read_config(response.config)
-
-    async def _is_ready(self, app: str, modalities: tuple[Modality, ...], call: Call) -> bool:
-        name = contract.entry_point(app, "classify", modalities)
-        request = service_pb2.ModelReadyRequest(name=name)
-        response = await self._send("ModelReady", request, call, model=name)
-        return bool(response.ready)
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1: {top_k}")
 
 
 def _checked_endpoints(url: str | Sequence[str]) -> tuple[str, ...]:

@@ -31,9 +31,17 @@ class AsyncMockTransport:
         self._apps = dict(apps)
         self._closed = False
 
-    async def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    async def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: Any = None,
+    ) -> Any:
         """Answer one message; see `AsyncTransport`."""
-        del model
+        del model, cancellation
         call.remaining_s()
         if self._closed:
             raise ClientClosed("the client was closed during the call")

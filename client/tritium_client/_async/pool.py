@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tritium_client._async import _io
 from tritium_client._async.transport import AsyncGrpcTransport, AsyncTransport
 from tritium_client._call import Call
-from tritium_client._exceptions import ServerUnavailable, TritiumClientError
+from tritium_client._exceptions import (
+    AppNotFound,
+    DeadlineExceeded,
+    InvalidInput,
+    TritiumClientError,
+)
 from tritium_client._health import Rotation
+from tritium_client._logging import logger
 from tritium_client._options import Method
 from tritium_client._security import Security
 
@@ -31,27 +38,51 @@ class AsyncPoolTransport:
         ]
         self._rotation = Rotation(len(self._servers))
 
-    async def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    async def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: _io.Cancellation | None = None,
+    ) -> Any:
         """Send one message to the server whose turn it is; see `AsyncTransport`."""
+        call.remaining_s()  # a call that comes too late says nothing of a server
         index = self._rotation.choose()
         server = self._servers[index]
         call.endpoint = server.endpoint
         try:
-            answer = await server.send(method, request, call, model=model)
-        except ServerUnavailable:
-            self._rotation.failed(index)
-            raise
+            answer = await server.send(
+                method, request, call, model=model, cancellation=cancellation
+            )
         except TritiumClientError as error:
-            if error.retryable:  # it is draining: others may still serve the app
-                self._rotation.failed(index)
-            else:
-                self._rotation.gave_up(index)
+            self._note_failure(index, error)
             raise
         except BaseException:
             self._rotation.gave_up(index)
             raise
-        self._rotation.succeeded(index)
+        self._note_answer(index)
         return answer
+
+    def _note_failure(self, index: int, error: TritiumClientError) -> None:
+        if isinstance(error, InvalidInput | AppNotFound) and not error.retryable:
+            self._note_answer(index)
+            return
+        pause_s = 0.0
+        if error.retryable:  # gone, full, or draining: others may still serve the app
+            pause_s = self._rotation.failed(index)
+        elif isinstance(error, DeadlineExceeded):
+            pause_s = self._rotation.timed_out(index)
+        else:
+            self._rotation.gave_up(index)
+        if pause_s and len(self._servers) > 1:
+            endpoint = self._servers[index].endpoint
+            logger.warning("%s is left out for %.2f s: %s", endpoint, pause_s, error)
+
+    def _note_answer(self, index: int) -> None:
+        if self._rotation.succeeded(index) and len(self._servers) > 1:
+            logger.info("%s answers again", self._servers[index].endpoint)
 
     async def close(self) -> None:
         """Close every channel."""

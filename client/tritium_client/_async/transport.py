@@ -21,7 +21,15 @@ class AsyncTransport(Protocol):
 
     endpoint: str
 
-    async def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    async def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: _io.Cancellation | None = None,
+    ) -> Any:
         """Send a message of Triton's gRPC service and wait for the answer.
 
         Args:
@@ -29,6 +37,7 @@ class AsyncTransport(Protocol):
             request: Its request message.
             call: The call that this is a part of.
             model: The Triton model that is asked, for the error.
+            cancellation: Gives the request up when another one has won.
         """
 
     async def close(self) -> None:
@@ -58,12 +67,23 @@ class AsyncGrpcTransport:
         self._channel: Any = None
         self._stub: Any = None
 
-    async def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    async def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: _io.Cancellation | None = None,
+    ) -> Any:
         """Send one message; see `AsyncTransport`."""
         timeout_s = call.remaining_s()
         stub = self._open()
+        metadata = (*self._metadata, *call.headers)
         try:
-            return await getattr(stub, method)(request, timeout=timeout_s, metadata=self._metadata)
+            return await _io.unary(
+                getattr(stub, method), request, timeout_s, metadata, cancellation
+            )
         except grpc.RpcError as error:
             failure = Failure(
                 error.code().name, error.details() or "", self.endpoint, model, call.timeout_s

@@ -1,20 +1,21 @@
 """What differs between waiting in a coroutine and waiting in a thread.
 
-`_async/_io.py` has the same names; they and `many.py` are written twice, all else is generated.
+`_async/_io.py` has the same names; they, `many.py` and `race.py` are written twice, all else is
+generated.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-
-class Interrupted(BaseException):
-    """Nothing raises it: gRPC ends a call in flight with the status CANCELLED."""
-
-
+Interrupted = grpc.FutureCancelledError
+"""What a request ends with that `Cancellation` gave up. When its channel is closed under it, a
+request ends with the status CANCELLED."""
 CLOSED_CHANNEL: tuple[type[Exception], ...] = (ValueError,)
 """What gRPC raises for a call on a closed channel."""
 
@@ -31,3 +32,70 @@ def open_channel(endpoint: str, options: list[tuple[str, Any]], credentials: Any
 def close_channel(channel: Any) -> None:
     """Close a channel; what is in flight is cancelled."""
     channel.close()
+
+
+class Cancellation:
+    """Gives up a request, from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancel: Callable[[], object] | None = None
+        self._cancelled = False
+
+    def bind(self, cancel: Callable[[], object]) -> None:
+        """Say how; called at once when it was given up before it was sent."""
+        with self._lock:
+            self._cancel = cancel
+            cancelled = self._cancelled
+        if cancelled:
+            cancel()
+
+    def cancel(self) -> None:
+        """Give the request up."""
+        with self._lock:
+            self._cancelled = True
+            cancel = self._cancel
+        if cancel is not None:
+            cancel()
+
+
+def unary(
+    method: Any,
+    request: Any,
+    timeout_s: float,
+    metadata: tuple[tuple[str, str], ...],
+    cancellation: Cancellation | None,
+) -> Any:
+    """Send one request and wait for its answer."""
+    if cancellation is None:
+        return method(request, timeout=timeout_s, metadata=metadata)
+    future = method.future(request, timeout=timeout_s, metadata=metadata)
+    cancellation.bind(future.cancel)
+    return future.result()
+
+
+class Slots:
+    """Places for requests in flight; who finds none waits for one.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+
+    def take(self, timeout_s: float) -> bool:
+        """Take a place, waiting at most `timeout_s` seconds for one.
+
+        Returns:
+            Whether there was one.
+        """
+        return self._free.acquire(timeout=timeout_s)
+
+    def take_now(self) -> bool:
+        """Take a place if one is free."""
+        return self._free.acquire(blocking=False)
+
+    def give(self) -> None:
+        """Give a place back."""
+        self._free.release()

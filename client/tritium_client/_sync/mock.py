@@ -32,9 +32,17 @@ class MockTransport:
         self._apps = dict(apps)
         self._closed = False
 
-    def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: Any = None,
+    ) -> Any:
         """Answer one message; see `Transport`."""
-        del model
+        del model, cancellation
         call.remaining_s()
         if self._closed:
             raise ClientClosed("the client was closed during the call")

@@ -22,7 +22,15 @@ class Transport(Protocol):
 
     endpoint: str
 
-    def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: _io.Cancellation | None = None,
+    ) -> Any:
         """Send a message of Triton's gRPC service and wait for the answer.
 
         Args:
@@ -30,6 +38,7 @@ class Transport(Protocol):
             request: Its request message.
             call: The call that this is a part of.
             model: The Triton model that is asked, for the error.
+            cancellation: Gives the request up when another one has won.
         """
 
     def close(self) -> None:
@@ -59,12 +68,21 @@ class GrpcTransport:
         self._channel: Any = None
         self._stub: Any = None
 
-    def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    def send(
+        self,
+        method: Method,
+        request: Any,
+        call: Call,
+        *,
+        model: str = "",
+        cancellation: _io.Cancellation | None = None,
+    ) -> Any:
         """Send one message; see `Transport`."""
         timeout_s = call.remaining_s()
         stub = self._open()
+        metadata = (*self._metadata, *call.headers)
         try:
-            return getattr(stub, method)(request, timeout=timeout_s, metadata=self._metadata)
+            return _io.unary(getattr(stub, method), request, timeout_s, metadata, cancellation)
         except grpc.RpcError as error:
             failure = Failure(
                 error.code().name, error.details() or "", self.endpoint, model, call.timeout_s

@@ -1,0 +1,169 @@
+"""What a server offers, read from the configs of its entry points and from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from tritium_client import _wire, contract
+from tritium_client._async.sender import AsyncSender
+from tritium_client._call import Call
+from tritium_client._exceptions import AppLacksCapability, AppNotFound, ServerError
+from tritium_client._results import AppStatus, EntryPoint
+from tritium_client.contract import Modality, Verb
+
+_MODALITIES: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+
+Offer = tuple[Verb, _wire.EntryPointConfig]
+"""What an entry point does, and what its config says."""
+
+
+class AsyncCatalog:
+    """Finds apps, their entry points, and what a release says of itself.
+
+    Args:
+        sender: What asks the server.
+    """
+
+    def __init__(self, sender: AsyncSender) -> None:
+        self._sender = sender
+        # Releases are immutable, so what is read of one stays true.
+        self._releases: dict[str, _wire.EntryPointConfig] = {}
+
+    async def release(
+        self, app: str, verb: Verb, modalities: tuple[Modality, ...], number: int, call: Call
+    ) -> _wire.EntryPointConfig:
+        """What the release that answered says of itself, not the one that is live by now."""
+        name = contract.release_entry_point(app, verb, modalities, number)
+        config = self._releases.get(name)
+        if config is None:
+            config = self._releases[name] = await self.config(name, call)
+        return config
+
+    async def config(self, name: str, call: Call) -> _wire.EntryPointConfig:
+        """What an entry point's config says.
+
+        Raises:
+            AppNotFound: the server has no such entry point.
+            IncompatibleRelease: the release speaks another major version of the contract.
+            ServerError: the model is no entry point.
+        """
+        request = service_pb2.ModelConfigRequest(name=name)
+        response = await self._sender.send("ModelConfig", request, call, model=name)
+        return _wire.read_config(response.config)
+
+    async def offers(self, app: str, call: Call) -> list[Offer]:
+        """Everything that an app answers, at least one; in the order of the contract.
+
+        Raises:
+            AppNotFound: the server does not serve the app.
+        """
+        found: list[Offer] = []
+        missing: AppNotFound | None = None
+        for verb, modalities in _all_entry_points():
+            try:
+                name = contract.entry_point(app, verb, modalities)
+                found.append((verb, await self.config(name, call)))
+            except AppNotFound as error:
+                missing = missing or error
+        if not found and missing is not None:
+            raise missing
+        return found
+
+    async def status(self, app: str, call: Call) -> AppStatus:
+        """Sum up what an app offers."""
+        offers = await self.offers(app, call)
+        ready = True
+        for verb, config in offers:
+            ready = await self._is_ready(app, verb, config.modalities, call) and ready
+        first = offers[0][1]
+        return AppStatus(
+            app=app,
+            ready=ready,
+            release=first.release,
+            task=first.task,
+            labels=first.labels,
+            entry_points=tuple(EntryPoint(verb, config.modalities) for verb, config in offers),
+            target=first.target,
+            precision=first.precision,
+            wire_version=first.wire_version,
+        )
+
+    async def apps(self, hint: str | None, call: Call) -> tuple[str, ...]:
+        """The apps that the server serves, sorted.
+
+        A server that Tritium started names those that it started with; their entry points name
+        those that came later.
+
+        Args:
+            hint: An app that it may serve, for a server that somebody else started.
+            call: The call that this is a part of.
+
+        Raises:
+            ServerError: the server does not say, and the hint does not help.
+        """
+        request = service_pb2.ServerMetadataRequest()
+        metadata = await self._sender.send("ServerMetadata", request, call)
+        named = contract.parse_server_id(metadata.name)
+        if named is None and hint is None:
+            raise ServerError(
+                f"{call.endpoint} does not say which apps it serves, as a server that "
+                "`tritium serve` started does; name one: Client(..., app=...)"
+            )
+        served: set[str] = set()
+        asked: set[str] = set()
+        to_ask = [*(named or ()), *([] if hint is None else [hint])]
+        while to_ask:
+            app = to_ask.pop()
+            if app in asked:
+                continue
+            asked.add(app)
+            config = await self._first(app, call)
+            if config is not None:
+                served.add(app)
+                to_ask.extend(name for name in config.server_apps if contract.is_app_name(name))
+        return tuple(sorted(served))
+
+    async def explain_missing(
+        self,
+        app: str,
+        verb: Verb,
+        modalities: tuple[Modality, ...],
+        call: Call,
+        error: AppNotFound,
+    ) -> None:
+        """Say what the app answers in place of what was asked.
+
+        Raises:
+            AppLacksCapability: the app is there.
+            AppNotFound: it is not.
+        """
+        offers = await self.offers(app, call)
+        answers = " or ".join(f"{does} {' + '.join(one.modalities)}" for does, one in offers)
+        raise AppLacksCapability(
+            f"{app!r} answers {answers}, not {verb} {' + '.join(modalities)}"
+        ) from error
+
+    async def _first(self, app: str, call: Call) -> _wire.EntryPointConfig | None:
+        for verb, modalities in _all_entry_points():
+            try:
+                return await self.config(contract.entry_point(app, verb, modalities), call)
+            except AppNotFound:
+                continue
+        return None
+
+    async def _is_ready(
+        self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
+    ) -> bool:
+        name = contract.entry_point(app, verb, modalities)
+        request = service_pb2.ModelReadyRequest(name=name)
+        response: Any = await self._sender.send("ModelReady", request, call, model=name)
+        return bool(response.ready)
+
+
+def _all_entry_points() -> Iterator[tuple[Verb, tuple[Modality, ...]]]:
+    for verb in contract.VERBS:
+        for modalities in _MODALITIES:
+            yield verb, modalities
