@@ -28,6 +28,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # Triton's default limits puts up with three of them, which is a silence of 24 seconds.
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    # Newer versions of gRPC wait for a ping's own timeout, which is a minute, when that is longer.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.max_pings_without_data", 0),
     # One attempt to connect; gRPC's own limit is 20 seconds.
     ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
