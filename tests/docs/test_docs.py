@@ -22,7 +22,15 @@ from tritium_client.cli import build_app
 QUICKSTART = page("docs/quickstart.md")
 OWN_MODEL = page("docs/bring-your-own-model.md")
 FOLLOWED_ALONE = (QUICKSTART, OWN_MODEL)
-SHELL_BLOCKS = [block for one in PAGES for block in one.blocks if block.language == "bash"]
+OTHER_LANGUAGES = page("docs/other-languages.md")
+"""test_other_languages.py follows it, block by block."""
+SHELL_BLOCKS = [
+    block
+    for one in PAGES
+    if one is not OTHER_LANGUAGES
+    for block in one.blocks
+    if block.language == "bash"
+]
 PAGES_WITH_PYTHON = [
     one
     for one in PAGES
@@ -74,7 +82,7 @@ def noisy_jpeg(seed: int) -> bytes:
 
 
 def test_every_fenced_block_is_of_a_kind_that_is_tested() -> None:
-    blocks = [block for one in PAGES for block in one.blocks]
+    blocks = [block for one in PAGES if one is not OTHER_LANGUAGES for block in one.blocks]
     kinds = {"python", "bash", "text"}  # text: what a program prints
     assert [name_of(block) for block in blocks if block.language not in kinds] == []
 
@@ -131,7 +139,7 @@ def test_files_that_the_text_names_exist() -> None:
         (one.name, code)
         for one in PAGES
         for code in one.inline_code
-        if re.fullmatch(r"(builders|tests|deploy|recipes)/[\w/.-]+", code)
+        if re.fullmatch(r"(builders|tests|deploy|recipes|tools)/[\w/.-]+", code)
     }
     assert named
     assert [(where, path) for where, path in named if not (ROOT / path).exists()] == []
