@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritium_client._exceptions import InvalidInput
-from tritium_client._scaling import scale_down
+from tritium_client._scaling import PNG_MODE, scale_down
 from tritium_client.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_TEXT_BYTES, Modality
 
 if TYPE_CHECKING:
@@ -41,19 +41,6 @@ ImageInput: TypeAlias = Union[
     npt.NDArray[np.uint8],
 ]
 """A picture: a path, an encoded picture's bytes, a file, a Pillow image, or RGB pixels."""
-
-# Modes that PNG does not hold, and what keeps their colours. The server does the same.
-_PNG_MODE = {
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "LAB": "RGB",
-    "HSV": "RGB",
-    "RGBX": "RGB",
-    "RGBa": "RGBA",
-    "La": "LA",
-    "PA": "RGBA",
-}
-
 
 Item: TypeAlias = Union[Mapping[str, Any], "tuple[TextInput | None, ImageInput | None]"]
 """One of many: a mapping with `text`, `image` or both, or the pair (text, image)."""
@@ -230,7 +217,7 @@ def _encode_pillow(image: Image.Image) -> bytes:
     try:
         # The PNG below carries no EXIF block, and the file itself would have been turned upright.
         upright = ImageOps.exif_transpose(image)
-        mode = _PNG_MODE.get(upright.mode)
+        mode = PNG_MODE.get(upright.mode)
         return _png(upright if mode is None else upright.convert(mode))
     except Exception as error:
         # Pillow reads lazily, and its codecs answer damaged data with almost any exception.

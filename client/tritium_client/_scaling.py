@@ -6,6 +6,17 @@ import io
 
 from tritium_client.contract import MAX_IMAGE_PIXELS
 
+# Modes that PNG does not hold, and what keeps their colours. The server does the same.
+PNG_MODE = {
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "LAB": "RGB",
+    "HSV": "RGB",
+    "RGBX": "RGB",
+    "RGBa": "RGBA",
+    "La": "LA",
+    "PA": "RGBA",
+}
 JPEG_QUALITY = 95
 """With full chroma: what scaling loses is far more than what this loses."""
 
@@ -55,5 +66,7 @@ def _encode(picture: object, kind: str) -> bytes:
     if kind == "JPEG":
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
-        picture.save(buffer, "PNG", compress_level=1)
+        mode = PNG_MODE.get(picture.mode)
+        upright = picture if mode is None else picture.convert(mode)
+        upright.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

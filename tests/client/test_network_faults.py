@@ -176,7 +176,6 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     path = repository / STAGES["text"][1] / "config.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.dynamic_batching.default_queue_policy.max_queue_size = 1
-    config.max_batch_size = 1
     path.write_text(text_format.MessageToString(config))
     with triton_server(repository) as running:
         yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -39,7 +40,9 @@ def run_many(items: Items, ask: Ask, concurrency: int, *, ordered: bool) -> Iter
                 except StopIteration:
                     more = False
                 else:
-                    running.append(pool.submit(ask, index, item))
+                    # Tracing and logging read the caller's context.
+                    context = contextvars.copy_context()
+                    running.append(pool.submit(context.run, ask, index, item))
             if not running:
                 break
             first = running[0]

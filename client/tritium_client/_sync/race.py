@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -73,4 +74,6 @@ class Race(Generic[T]):
                 raise ClientClosed("the client was closed during the call")
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tritium-race")
-            running[self._threads.submit(send, cancellation)] = cancellation
+            # Tracing and logging read the caller's context.
+            context = contextvars.copy_context()
+            running[self._threads.submit(context.run, send, cancellation)] = cancellation
