@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
+import tritium_client
 from tests.docs.conftest import Site
 from tests.docs.pages import BIN, PAGES, ROOT, Block, Page, Reader, page
-from tritium_client import Client
+from tritium_client import Client, TritiumClientError
 from tritium_client.cli import build_app
 
 QUICKSTART = page("docs/quickstart.md")
@@ -159,3 +160,21 @@ def test_mkdocs_builds_without_a_warning(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr
     assert (tmp_path / "site" / "bring-your-own-model" / "index.html").exists()
+
+
+def test_the_page_on_errors_says_of_each_what_to_do() -> None:
+    source = (ROOT / "docs" / "errors-and-inputs.md").read_text(encoding="utf-8")
+    heading, _, rest = source.partition("| exception |")[2].partition("\n")
+    assert heading.split(" | ")[0].strip() == "cause"
+    lines = rest.partition("\n\n")[0].splitlines()[1:]
+    table = {cells[1].strip("` "): cells[2:-1] for cells in (line.split("|") for line in lines)}
+    public = {name: getattr(tritium_client, name) for name in tritium_client.__all__}
+    errors = {
+        name: error
+        for name, error in public.items()
+        if isinstance(error, type) and issubclass(error, TritiumClientError)
+    }
+    assert set(table) == set(errors)
+    for name, cells in table.items():
+        assert all(cell.strip() for cell in cells), name
+        assert errors[name].retryable == (cells[-1].strip() == "yes"), name
