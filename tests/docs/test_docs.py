@@ -146,10 +146,12 @@ def test_files_that_the_text_names_exist() -> None:
     assert [(where, path) for where, path in named if not (ROOT / path).exists()] == []
 
 
-def test_mkdocs_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(
-        command,
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    done = subprocess.run(
+        [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -157,9 +159,24 @@ def test_mkdocs_builds_without_a_warning(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr
-    assert (tmp_path / "site" / "bring-your-own-model" / "index.html").exists()
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def test_mkdocs_builds_without_a_warning(built: Path) -> None:
+    assert (built / "bring-your-own-model" / "index.html").exists()
+
+
+def test_the_reference_shows_every_public_name_and_no_private_member(built: Path) -> None:
+    page_source = (built / "reference" / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<h[34] id="tritium_client\.([\w.]+)"', page_source)
+    assert {name for name in shown if "." not in name} == set(tritium_client.__all__)
+    for client in (Client, tritium_client.AsyncClient):
+        methods = {name for name in vars(client) if not name.startswith("_")}
+        assert {f"{client.__name__}.{name}" for name in methods} <= set(shown)
+    assert [name for name in shown if re.search(r"[A-Z]\w*\._", name)] == []
+    assert [name for name in shown if shown.count(name) > 1] == []
 
 
 def test_the_page_on_errors_says_of_each_what_to_do() -> None:
