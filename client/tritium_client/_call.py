@@ -27,6 +27,8 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     attempts: int = 0
     """Requests that were sent for it, retries and hedges included."""
+    inferences: int = 0
+    """Those among them that asked for the answer itself, and not for a release's labels."""
     answered_in_s: float = 0.0
     """Seconds from sending the request that was answered to its answer."""
     headers: tuple[tuple[str, str], ...] = field(default_factory=trace_headers)
@@ -44,7 +46,7 @@ class Call:
     @property
     def timing(self) -> Timing:
         """Where the time of the answered call went."""
-        return Timing(self.elapsed_s, self.answered_in_s, self.attempts)
+        return Timing(self.elapsed_s, self.answered_in_s, self.inferences)
 
     def remaining_s(self) -> float:
         """Seconds until the deadline, more than 0.

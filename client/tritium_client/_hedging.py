@@ -25,8 +25,8 @@ REFRESH = 16
 class HedgePolicy:
     """How long a request may take before a second one is sent beside it.
 
-    Example:
-        Client(["a:8001", "b:8001"], app="openmoji", hedging=HedgePolicy())
+    Examples:
+        >>> Client(["a:8001", "b:8001"], app="openmoji", hedging=HedgePolicy())
     """
 
     quantile: float = 0.95

@@ -21,8 +21,8 @@ from tritium_client._exceptions import TritiumClientError
 class RetryPolicy:
     """How calls are sent again.
 
-    Example:
-        Client("localhost:8001", app="openmoji", retries=RetryPolicy(attempts=5))
+    Examples:
+        >>> Client("localhost:8001", app="openmoji", retries=RetryPolicy(attempts=5))
     """
 
     attempts: int = 3

@@ -17,8 +17,8 @@ Pem = bytes | str | os.PathLike[str]
 class Tls:
     """TLS towards the server, and with a certificate of one's own mutual TLS.
 
-    Example:
-        Client("models.example.org:8001", app="openmoji", tls=Tls(ca="ca.pem"))
+    Examples:
+        >>> Client("models.example.org:8001", app="openmoji", tls=Tls(ca="ca.pem"))
     """
 
     ca: Pem | None = None

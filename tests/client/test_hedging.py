@@ -51,9 +51,7 @@ class Uneven:
         return [0.75, 0.25]
 
 
-def client_of(
-    app: Uneven, hedging: HedgePolicy | None, burst: int = 10, places: int = 8
-) -> Client:
+def client_of(app: Uneven, hedging: HedgePolicy | None, burst: int = 10, places: int = 8) -> Client:
     return Client(
         app="pets",
         transport=MockTransport({"pets": MockApp(labels=("cat", "dog"), answer=app)}),

@@ -79,7 +79,7 @@ class AsyncClient:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
             in plain text, a file of `tls` cannot be read, or `max_in_flight` is below 1.
 
-    Example:
+    Examples:
         >>> async with AsyncClient("localhost:8001", app="openmoji") as client:
         ...     answer = await client.classify(text="red apple", image="apple.png", timeout_s=0.5)
     """

@@ -20,7 +20,7 @@ class AsyncMockTransport:
     Args:
         apps: App's name -> what it is and how it answers.
 
-    Example:
+    Examples:
         >>> apps = {"pets": MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.9, 0.1])}
         >>> async with AsyncClient(app="pets", transport=AsyncMockTransport(apps)) as client:
         ...     assert (await client.classify(text="miaow")).label == "cat"

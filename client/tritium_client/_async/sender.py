@@ -134,14 +134,16 @@ class AsyncSender:
         model: str,
         cancellation: _io.Cancellation | None,
     ) -> Any:
+        infers = method == "ModelInfer"
         call.attempts += 1
+        call.inferences += infers
         began = time.monotonic()
         try:
             answer = await self._transport.send(
                 method, request, call, model=model, cancellation=cancellation
             )
-            call.answered_in_s = time.monotonic() - began
-            if method == "ModelInfer":
+            if infers:
+                call.answered_in_s = time.monotonic() - began
                 self._hedges.note(model, call.answered_in_s)
             return answer
         finally:

@@ -80,7 +80,7 @@ class Client:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
             in plain text, a file of `tls` cannot be read, or `max_in_flight` is below 1.
 
-    Example:
+    Examples:
         >>> with Client("localhost:8001", app="openmoji") as client:
         ...     answer = client.classify(text="red apple", image="apple.png", timeout_s=0.5)
     """

@@ -21,7 +21,7 @@ class MockTransport:
     Args:
         apps: App's name -> what it is and how it answers.
 
-    Example:
+    Examples:
         >>> apps = {"pets": MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.9, 0.1])}
         >>> with Client(app="pets", transport=MockTransport(apps)) as client:
         ...     assert (client.classify(text="miaow")).label == "cat"
