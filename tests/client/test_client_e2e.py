@@ -18,8 +18,9 @@ from tests.support.demo_repository import (
     expected_label,
     write_alias,
     write_graph,
+    write_repository,
 )
-from tests.support.triton import TritonServer
+from tests.support.triton import TritonServer, triton_server
 
 from tritium_client import (
     AppLacksCapability,
@@ -28,6 +29,7 @@ from tritium_client import (
     EntryPoint,
     IncompatibleRelease,
     InvalidInput,
+    ServerError,
     contract,
 )
 from tritium_client.contract import MAX_IMAGE_BYTES
@@ -138,6 +140,25 @@ def test_no_answer_mixes_releases_while_they_switch(server: TritonServer, client
         assert all(asked)
 
 
+@pytest.mark.parametrize("minor", [0, 99])
+def test_older_and_newer_minor_versions_are_answered(
+    server: TritonServer, client: Client, minor: int
+) -> None:
+    """Releases that were built before this SDK, and SDKs that are older than a release."""
+    version = f"{contract.WIRE_VERSION.partition('.')[0]}.{minor}"
+    news = {"shape_of_things_to_come": "unknown"} if minor else {}
+    repository = server.repository
+    try:
+        server.load(write_graph(repository, 2, TEXT, wire_version=version, **news))
+        server.load(write_alias(repository, 2, TEXT, wire_version=version, **news))
+        answer = client.classify(text="four")
+        assert (answer.release, answer.label) == (2, expected_label(2, text=b"four"))
+        assert "text" in {one.modalities[0] for one in client.status().entry_points}
+    finally:
+        server.load(write_graph(repository, 2, TEXT))
+        server.load(write_alias(repository, 1, TEXT))
+
+
 def test_a_release_of_another_major_version_is_said_plainly(
     server: TritonServer, client: Client
 ) -> None:
@@ -201,3 +222,16 @@ def test_status_says_what_is_served(server: TritonServer, client: Client) -> Non
     whole = client.server_status()
     assert (whole.endpoint, whole.live, whole.ready) == (server.url, True, True)
     assert whole.version.startswith("2.")
+
+
+def test_a_server_that_somebody_else_started_may_not_say_its_apps(tmp_path: Path) -> None:
+    with triton_server(write_repository(tmp_path / "repo")) as stock:
+        with (
+            Client(stock.url) as client,
+            pytest.raises(ServerError, match=r"does not say which apps.*app=\.\.\."),
+        ):
+            client.apps()
+        with Client(stock.url, app=APP) as client:
+            assert client.apps() == (APP,)
+        with Client(stock.url, app="nothing") as client:
+            assert client.apps() == ()

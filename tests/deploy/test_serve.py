@@ -13,14 +13,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from tests.deploy.calls import alive, get, infer, regions
 from tests.deploy.conftest import Start
 from tests.deploy.tiny_repository import TinyApp, golden, publish
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from tritium_client import Client
+from tritium_client._wire import infer_request
+from tritium_client.contract import KEEPALIVE_MS
 from tritium_deploy import Ports, Server, serve
 from tritium_deploy.errors import (
     GoldenError,
@@ -123,6 +127,31 @@ def test_several_apps_and_a_choice_of_them(repository: Path, start: Start) -> No
     publish(repository, TinyApp(app="three"))
     server = start(apps=["one", "two"])
     assert [(app.app, app.release) for app in server.apps] == [("one", 1), ("two", 3)]
+    with Client(server.grpc_url) as client:
+        assert client.apps() == ("one", "two")
+    # What comes later is found through what was there.
+    with InferenceServerClient(server.grpc_url) as triton:
+        config = triton.get_model_config("one_classify", as_json=True)["config"]
+        assert config["parameters"]["tritium.server.apps"] == {"string_value": '["one", "two"]'}
+
+
+@pytest.mark.full
+def test_a_client_may_ask_every_few_seconds_whether_the_server_is_still_there(
+    repository: Path, start: Start
+) -> None:
+    """With Triton's own limit, the connection of a long call ends at the third such ping."""
+    publish(repository)
+    server = start()
+    options = [
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS // 2),  # twice as often as the SDK
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    slept = 6 * KEEPALIVE_MS / 2000
+    with grpc.insecure_channel(server.grpc_url, options=options) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        text = f"sleep {slept}".encode()
+        request = infer_request("tiny_classify_text", {"text": text}, request_id="a", timeout_s=60)
+        assert stub.ModelInfer(request, timeout=60).id == "a"
 
 
 # --- refusals ----------------------------------------------------------------------------------
