@@ -13,7 +13,15 @@ from pathlib import Path
 import unasync
 
 PACKAGE = Path(__file__).parents[1] / "client" / "tritium_client"
-GENERATED = ("catalog.py", "client.py", "mock.py", "pool.py", "sender.py", "transport.py")
+GENERATED = (
+    "catalog.py",
+    "client.py",
+    "mock.py",
+    "pool.py",
+    "sender.py",
+    "shared_memory.py",
+    "transport.py",
+)
 NAMES = {
     "AsyncCatalog": "Catalog",
     "AsyncClient": "Client",
@@ -22,6 +30,7 @@ NAMES = {
     "AsyncGrpcTransport": "GrpcTransport",
     "AsyncMockTransport": "MockTransport",
     "AsyncPoolTransport": "PoolTransport",
+    "AsyncSharedMemoryTransport": "SharedMemoryTransport",
     "_async": "_sync",
 }
 HEADER = "# Generated from tritium_client/_async by tools/generate_sync.py: change it there.\n"

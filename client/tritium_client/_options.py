@@ -16,6 +16,9 @@ Method = Literal[
     "ServerLive",
     "ServerMetadata",
     "ServerReady",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryUnregister",
 ]
 """Source: triton-inference-server/common, protobuf/grpc_service.proto, GRPCInferenceService."""
 

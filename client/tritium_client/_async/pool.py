@@ -26,16 +26,28 @@ class AsyncPoolTransport:
     Args:
         endpoints: host:port of each server, at least one.
         security: As for one server.
+        share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `AsyncGrpcTransport`.
     """
 
-    def __init__(self, endpoints: Sequence[str], security: Security | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        security: Security | None = None,
+        *,
+        share_memory: bool = False,
+    ) -> None:
         self.endpoint = ",".join(endpoints)
         self._servers: list[AsyncTransport] = [
             AsyncGrpcTransport(endpoint, security) for endpoint in endpoints
         ]
+        if share_memory:
+            # Needs Linux; the rest of the client does not.
+            from tritium_client._async.shared_memory import AsyncSharedMemoryTransport
+
+            self._servers = [AsyncSharedMemoryTransport(server) for server in self._servers]
         self._rotation = Rotation(len(self._servers))
 
     async def send(

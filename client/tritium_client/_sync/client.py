@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
+from tritium_client._arguments import (
+    DEFAULT_URL,
+    TransportName,
+    check_top_k,
+    check_transport,
+    checked_app,
+    checked_endpoints,
+)
 from tritium_client._call import Call
 from tritium_client._exceptions import (
     AppNotFound,
@@ -48,7 +55,6 @@ from tritium_client.contract import Modality, Verb
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_MAX_IN_FLIGHT = 128
 
@@ -73,12 +79,15 @@ class Client:
         hedging: When a slow call is sent a second time beside the first; None for never.
         max_in_flight: Requests that may be under way at a time, at least 1. A call beyond that
             waits for a place, within its own deadline.
-        transport: What carries the requests in place of gRPC, for instance a mock; `url` is then
-            not used.
+        transport: `"grpc"`: everything travels as a message. `"shared_memory"`: inputs from 256 KiB
+            are handed to a server on this host through shared memory (Linux). `"auto"` chooses; as
+            measured, it chooses gRPC. Or an object that carries the requests in place of gRPC, for
+            instance a mock; `url` is then not used.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
-            in plain text, a file of `tls` cannot be read, or `max_in_flight` is below 1.
+            in plain text, a file of `tls` cannot be read, `transport` is no such name, or
+            `max_in_flight` is below 1.
 
     Examples:
         >>> with Client("localhost:8001", app="openmoji") as client:
@@ -96,13 +105,18 @@ class Client:
         retries: RetryPolicy | None = None,
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
-        transport: Transport | None = None,
+        transport: TransportName | Transport = "auto",
     ) -> None:
-        endpoints = _checked_endpoints(url)
-        self._app = None if app is None else _checked_app(app)
-        security = Security(tls, token, metadata or {})
+        endpoints = checked_endpoints(url)
+        self._app = None if app is None else checked_app(app)
+        if isinstance(transport, str):
+            check_transport(transport)
+            security = Security(tls, token, metadata or {})
+            transport = PoolTransport(
+                endpoints, security, share_memory=transport == "shared_memory"
+            )
         self._sender = Sender(
-            transport or PoolTransport(endpoints, security),
+            transport,
             retries or RetryPolicy(),
             hedging,
             max_in_flight,
@@ -154,7 +168,7 @@ class Client:
             ClientClosed: the client is closed.
             ValueError: `top_k`, `max_side`, `timeout_s` or `app` could never be right.
         """
-        _check_top_k(top_k)
+        check_top_k(top_k)
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
@@ -205,7 +219,7 @@ class Client:
         """
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1: {concurrency}")
-        _check_top_k(top_k)
+        check_top_k(top_k)
         app = self._app_of_call(app)
         self._sender.require_open()
 
@@ -434,7 +448,7 @@ class Client:
         return f"{type(self).__name__}({self.endpoint!r}{app})"
 
     def _app_of_call(self, app: str | None) -> str:
-        chosen = self._app if app is None else _checked_app(app)
+        chosen = self._app if app is None else checked_app(app)
         if chosen is None:
             raise ValueError("which app? give app=... to the client or to the call")
         return chosen
@@ -495,26 +509,3 @@ class Client:
             raise
         number = _wire.read_release(response)
         return response, self._catalog.release(app, verb, modalities, number, call)
-
-
-def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1: {top_k}")
-
-
-def _checked_endpoints(url: str | Sequence[str]) -> tuple[str, ...]:
-    endpoints = (url,) if isinstance(url, str) else tuple(url)
-    if not endpoints:
-        raise ValueError("url names no server; give at least one host:port")
-    for endpoint in endpoints:
-        if re.fullmatch(r"[^\s/,]+:\d{1,5}", endpoint) is None:
-            raise ValueError(
-                f"url must be host:port, for instance {DEFAULT_URL!r}, not {endpoint!r}"
-            )
-    return endpoints
-
-
-def _checked_app(app: str) -> str:
-    if not contract.is_app_name(app):
-        raise ValueError(f"{app!r} is no app name: lower-case letters, digits and _, at most 63")
-    return app

@@ -27,16 +27,28 @@ class PoolTransport:
     Args:
         endpoints: host:port of each server, at least one.
         security: As for one server.
+        share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `GrpcTransport`.
     """
 
-    def __init__(self, endpoints: Sequence[str], security: Security | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        security: Security | None = None,
+        *,
+        share_memory: bool = False,
+    ) -> None:
         self.endpoint = ",".join(endpoints)
         self._servers: list[Transport] = [
             GrpcTransport(endpoint, security) for endpoint in endpoints
         ]
+        if share_memory:
+            # Needs Linux; the rest of the client does not.
+            from tritium_client._sync.shared_memory import SharedMemoryTransport
+
+            self._servers = [SharedMemoryTransport(server) for server in self._servers]
         self._rotation = Rotation(len(self._servers))
 
     def send(
