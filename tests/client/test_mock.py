@@ -51,6 +51,30 @@ def test_what_a_server_says_of_its_apps(client: Client) -> None:
     assert client.endpoint == "mock:0"
 
 
+def test_it_embeds_tags_and_scores_as_well() -> None:
+    apps = {
+        "search": MockApp(embed=lambda text, image: [0.6, 0.8] if text else [1.0, 0.0]),
+        "names": MockApp(
+            labels=("O", "B-PER", "I-PER"),
+            tag=lambda text, image: ["O", "B-PER", "I-PER"] if image is None else ["O"] * 3,
+        ),
+        "prices": MockApp(labels=("price", "tax"), score=lambda text, image: [10, 1.9]),
+    }
+    with Client(transport=MockTransport(apps)) as client:
+        assert client.embed_text("a", app="search").vector.tolist() == pytest.approx([0.6, 0.8])
+        assert client.embed_image(b"x", app="search").vector.tolist() == [1, 0]
+        tagging = client.tag("met Ada  Lovelace", app="names")
+        assert [one.text for one in tagging.entities] == ["Ada  Lovelace"]
+        assert client.tag("met Ada Lovelace", b"x", app="names").entities == ()
+        score = client.score(text="a", app="prices")
+        assert (score.value, score.names) == (10, ("price", "tax"))
+        with pytest.raises(AppLacksCapability, match="'search' answers embed text or embed image"):
+            client.classify(text="a", app="search")
+        with pytest.raises(ServerError, match="for 2 words"):
+            client.tag("two words", app="names")
+        assert client.apps() == ("names", "prices", "search")
+
+
 def test_errors_are_those_of_a_server(client: Client) -> None:
     with pytest.raises(AppLacksCapability, match="answers classify text, not classify image"):
         client.classify(image=b"x", app="words")
