@@ -56,7 +56,7 @@ class AppNotFound(TritiumClientError):
 
 
 class AppLacksCapability(TritiumClientError):
-    """The app is served, but has no entry point for the modalities that were given."""
+    """The app is served, but does not do that, or not with the modalities that were given."""
 
 
 class IncompatibleRelease(TritiumClientError):
