@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -178,3 +181,36 @@ def test_the_error_names_the_server_that_was_asked_last() -> None:
                 await one.classify(text="x", timeout_s=5)
 
     asyncio.run(ask())
+
+
+ASK_BY_NAME = """
+from tritium_client import Client
+with Client("{name}:{port}", app="demo") as client:
+    for _ in range(20):
+        client.classify(text="x", timeout_s=20)
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a process its own /etc/hosts; needs root")
+def test_a_name_with_two_addresses_is_two_servers(tmp_path: Path) -> None:
+    hosts, name, port = tmp_path / "hosts", "two-servers.test", free_port()
+    hosts.write_text("".join(f"127.0.0.{host} {name}\n" for host in (1, 2)))
+    repository = write_repository(tmp_path / "repo")
+    script = ASK_BY_NAME.replace("{name}", name).replace("{port}", str(port))
+    with (
+        triton_server(repository, port=port) as first,
+        triton_server(repository, port=port, host="127.0.0.2") as second,
+    ):
+        mount = 'mount --bind "$1" /etc/hosts && exec "$2" -c "$3"'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", mount, "sh", str(hosts), sys.executable, script],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if "unshare:" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        assert (served(first.url), served(second.url)) == (10, 10)

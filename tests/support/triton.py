@@ -87,6 +87,7 @@ def triton_server(
     repository: Path,
     *,
     port: int | None = None,
+    host: str = "127.0.0.1",
     arguments: Sequence[str] = (),
     credentials: Any = None,
 ) -> Iterator[TritonServer]:
@@ -95,21 +96,22 @@ def triton_server(
     Args:
         repository: What to serve.
         port: Of gRPC; None for a free one.
+        host: Of gRPC; a loopback address.
         arguments: More of tritonserver's arguments.
         credentials: gRPC channel credentials, where the arguments ask for TLS.
     """
     port, prefix = port or free_port(), f"tritium-test-{uuid.uuid4().hex[:8]}-"
     with tempfile.TemporaryDirectory(prefix="tritium-triton-") as scratch:
         log = Path(scratch) / "triton.log"
-        command, environment = _launch(repository, Path(scratch), port, prefix)
+        command, environment = _launch(repository, Path(scratch), f"{host}:{port}", prefix)
         command += arguments
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         try:
-            _wait_until_ready(process, port, log, credentials)
-            yield TritonServer(process, f"127.0.0.1:{port}", repository, log)
+            _wait_until_ready(process, host, port, log, credentials)
+            yield TritonServer(process, f"{host}:{port}", repository, log)
         finally:
             _stop(process)
             for region in Path("/dev/shm").glob(f"{prefix}*"):
@@ -117,7 +119,7 @@ def triton_server(
 
 
 def _launch(
-    repository: Path, scratch: Path, port: int, prefix: str
+    repository: Path, scratch: Path, url: str, prefix: str
 ) -> tuple[list[str], dict[str, str]]:
     spec = find_spec("pytriton")
     assert spec is not None, "pip install 'tritium[serve]'"
@@ -144,8 +146,8 @@ def _launch(
         "--model-control-mode=explicit",
         "--load-model=*",
         "--exit-timeout-secs=5",
-        "--grpc-address=127.0.0.1",
-        f"--grpc-port={port}",
+        f"--grpc-address={url.partition(':')[0]}",
+        f"--grpc-port={url.partition(':')[2]}",
         "--allow-http=false",
         "--allow-metrics=false",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
@@ -154,13 +156,14 @@ def _launch(
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], port: int, log: Path, credentials: Any
+    process: subprocess.Popen[bytes], host: str, port: int, log: Path, credentials: Any
 ) -> None:
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     deadline = time.monotonic() + START_TIMEOUT_S
-    url = f"localhost:{port}"
+    # Certificates of the tests are for both; a name is what users mostly write.
+    url = f"localhost:{port}" if host == "127.0.0.1" else f"{host}:{port}"
     opened = (
         grpc.insecure_channel(url) if credentials is None else grpc.secure_channel(url, credentials)
     )
