@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.command_line import tritium
 from tests.support.demo_repository import LABELS, expected_label
 from tests.support.triton import TritonServer, free_port
 
 from tritium_client import cli
-
-TRITIUM = str(Path(sys.executable).parent / "tritium")
-
-
-def tritium(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("TRITIUM_")}
-    return subprocess.run(
-        [TRITIUM, *arguments],
-        env=clean | {"NO_COLOR": "1", "COLUMNS": "100"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def only_line(text: str) -> str:

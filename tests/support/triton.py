@@ -65,6 +65,15 @@ class TritonServer:
                     pids.append(child.pid)
         return pids
 
+    def answered(self, model: str) -> int:
+        """How many requests a model has answered."""
+        from tritonclient.grpc import service_pb2
+
+        request = service_pb2.ModelStatisticsRequest(name=model)
+        (found,) = self._control("ModelStatistics", request).model_stats
+        count: int = found.inference_stats.success.count
+        return count
+
     def _control(self, method: str, request: Any) -> Any:
         import grpc
         from tritonclient.grpc import service_pb2_grpc
