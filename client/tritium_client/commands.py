@@ -19,6 +19,33 @@ Url = Annotated[
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds for the whole call.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
+MANY = "Many items"
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="PATH",
+        rich_help_panel=MANY,
+        help="A folder of pictures, a .csv or .jsonl file with id, text and image, or - for "
+        "JSON lines from standard input.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=MANY,
+        help="Gets a line of JSON for each item; what it answers already is not asked again. "
+        "Standard output if not given, or with -.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", rich_help_panel=MANY, help="Start the output anew.")
+]
+Concurrency = Annotated[
+    int, typer.Option(min=1, rich_help_panel=MANY, help="Calls in flight at the most.")
+]
+
 BAR_WIDTH = 24
 LABELS_SHOWN = 12
 
@@ -29,7 +56,11 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:\n\n"
         "    tritium classify --app openmoji --text 'red apple' --image apple.png\n\n"
         "    tritium classify --app openmoji --text 'red apple' --json\n\n"
-        "Exit codes: 0 answered, 1 refused or failed, 2 wrong usage."
+        "    tritium classify --app openmoji --input pictures --output answers.jsonl\n\n"
+        "    tritium classify --app openmoji --input items.csv --output answers.jsonl --json\n\n"
+        "Exit codes: 0 answered, 1 refused or failed, 2 wrong usage. With --input: 0 all answered, "
+        "1 no server or no app, 2 wrong usage, 3 some items failed, 130 interrupted; the same "
+        "command continues where it stopped, and asks again for what failed."
     )(classify)
     app.command(
         epilog="Examples:\n\n"
@@ -47,10 +78,29 @@ def classify(
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     timeout: Timeout = 5.0,
     as_json: Json = False,
+    source: Input = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    concurrency: Concurrency = 16,
 ) -> None:
-    """Classify a text, a picture, or both together."""
+    """Classify a text, a picture, or both together; with --input, any number of them."""
     from tritium_client import Client
 
+    if source is not None:
+        if text is not None or image is not None:
+            raise typer.BadParameter("give either --input, or --text and --image")
+        if as_json and output in (None, "-"):
+            raise typer.BadParameter("--json prints a summary; give --output FILE for the answers")
+        from tritium_client._batch.command import Files, classify_files
+        from tritium_client._batch.run import Options
+
+        files = Files(source, output, overwrite, as_json)
+        with _usage_errors():
+            client = Client(url, app=app)
+        with client:
+            raise typer.Exit(classify_files(client, files, Options(concurrency, top_k, timeout)))
+    if output is not None or overwrite:
+        raise typer.BadParameter("--output and --overwrite need --input")
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
     with _usage_errors(), Client(url, app=app) as client:

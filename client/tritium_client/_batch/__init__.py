@@ -1,0 +1,1 @@
+"""`tritium classify --input`: many items from files, their answers into a file, resumable."""

@@ -1,0 +1,173 @@
+"""`tritium classify --input` as a shell sees it: progress, summary and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from tritium_client._batch.answers import Sink, open_sink
+from tritium_client._batch.errors import BatchError, WrongUsageError
+from tritium_client._batch.items import Source, open_source
+from tritium_client._batch.run import Options, Run, Tally, check_app, survey
+from tritium_client._exceptions import TritiumClientError
+
+if TYPE_CHECKING:
+    from tritium_client import Client
+
+SOME_FAILED = 3
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is read and written."""
+
+    source: str
+    output: str | None
+    overwrite: bool
+    as_json: bool
+    """Print the summary as JSON on standard output."""
+
+
+def classify_files(client: Client, files: Files, options: Options) -> int:
+    """Ask for every item of the input that the output does not answer yet.
+
+    Args:
+        client: Of the app.
+        files: Input, output and summary.
+        options: How items are asked for.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        typer.BadParameter: wrong usage.
+        BatchError: the run could not begin, or ended early.
+        TritiumClientError: the app cannot be asked at all.
+    """
+    try:
+        source = open_source(files.source)
+        with closing(open_sink(files.output, overwrite=files.overwrite, source=source)) as sink:
+            left = survey(source, sink.done)
+            if left != 0:
+                check_app(client, options)
+            return _run(client, source, sink, left, files, options)
+    except WrongUsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    except BrokenPipeError:
+        raise  # who read the answers has had enough: no reason for a message
+    except OSError as error:
+        raise BatchError(f"{error.filename or files.source}: {error.strerror}") from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)  # nothing was asked yet
+        return INTERRUPTED
+
+
+def _run(
+    client: Client, source: Source, sink: Sink, left: int | None, files: Files, options: Options
+) -> int:
+    tally = Tally()
+    early: BaseException | None = None
+    try:
+        with _Bar(tally, left, shown=_may_draw(files)) as bar:
+            Run(client, source, sink, options, tally, bar.update)()
+        sink.finish()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        early = BatchError(f"cannot write {sink.name}: {error.strerror}")
+    except (BatchError, WrongUsageError, TritiumClientError, KeyboardInterrupt) as error:
+        early = error
+    _print_summary(tally, sink, files, complete=early is None)
+    if early is None:
+        return SOME_FAILED if tally.failed else 0
+    continues = "; the same command continues where it stopped" if sink.resumable else ""
+    if isinstance(early, KeyboardInterrupt):
+        typer.echo(f"interrupted{continues}", err=True)
+        return INTERRUPTED
+    if isinstance(early, WrongUsageError):
+        raise early
+    raise BatchError(f"{early}{continues}") from early
+
+
+def _print_summary(tally: Tally, sink: Sink, files: Files, *, complete: bool) -> None:
+    if files.as_json:
+        summary = {
+            "answered": tally.answered,
+            "failed": tally.failed,
+            "already_there": tally.already_there,
+            "seconds": round(tally.seconds, 3),
+            "output": sink.name,
+            "complete": complete,
+        }
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    rate = _rate(tally)
+    there = f"{tally.already_there:,} already there, " if tally.already_there else ""
+    typer.echo(
+        f"{tally.answered:,} answered, {tally.failed:,} failed, {there}"
+        f"in {tally.seconds:.1f} s{f' ({rate})' if rate else ''} -> {sink.name}",
+        err=True,
+    )
+
+
+def _rate(tally: Tally) -> str:
+    """Empty when nothing was asked."""
+    rate = (tally.answered + tally.failed) / max(tally.seconds, 1e-9)
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate else ""
+
+
+def _may_draw(files: Files) -> bool:
+    """Whether somebody watches, and answers do not come by on the same screen."""
+    on_screen = files.output in (None, "-") and sys.stdout.isatty()
+    return sys.stderr.isatty() and not on_screen
+
+
+class _Bar:
+    """A progress bar on stderr.
+
+    Args:
+        tally: What it shows.
+        total: How many items there are; None when nobody knows.
+        shown: Draw it.
+    """
+
+    def __init__(self, tally: Tally, total: int | None, *, shown: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._tally = tally
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not shown,
+        )
+        self._task = self._progress.add_task("", total=total, note="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def update(self) -> None:
+        """Show what became of the items so far."""
+        tally = self._tally
+        note = f"{_rate(tally)}, {tally.failed:,} failed" if tally.failed else _rate(tally)
+        self._progress.update(self._task, completed=tally.answered + tally.failed, note=note)
