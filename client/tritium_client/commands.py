@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tritium_client import AppStatus, Classification, ServerStatus
 
 Url = Annotated[
@@ -48,6 +51,7 @@ Concurrency = Annotated[
 
 BAR_WIDTH = 24
 LABELS_SHOWN = 12
+INTERVAL_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +70,11 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:\n\n"
         "    tritium status\n\n"
         "    tritium status --app openmoji --json\n\n"
-        "Exit codes: 0 everything asked for is ready, 1 it is not, 2 wrong usage."
+        "    tritium status --watch --interval 5\n\n"
+        "    tritium status --watch --json\n\n"
+        "Exit codes: 0 everything asked for is ready, 1 it is not, 2 wrong usage. With --watch: "
+        "0 ended by Ctrl-C, 2 wrong usage; a server that is not there is shown, and does not end "
+        "it."
     )(status)
 
 
@@ -116,10 +124,27 @@ def status(
     url: Url = "localhost:8001",
     timeout: Timeout = 5.0,
     as_json: Json = False,
+    watching: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Look again and again until Ctrl-C; with --json, a line each."
+        ),
+    ] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help=f"Seconds between two looks of --watch; {INTERVAL_S:g} if not given."
+        ),
+    ] = None,
 ) -> None:
     """Show what a server serves: release, labels, modalities, target."""
     from tritium_client import Client
 
+    if watching:
+        _watch(app, url, timeout, INTERVAL_S if interval is None else interval, as_json=as_json)
+        return
+    if interval is not None:
+        raise typer.BadParameter("--interval needs --watch")
     with _usage_errors(), Client(url) as client:
         server = client.server_status(timeout_s=timeout)
         names = client.apps(timeout_s=timeout) if app is None else (app,)
@@ -140,6 +165,19 @@ def _answers(app: AppStatus) -> str:
     for one in app.entry_points:
         verbs.setdefault(one.verb, []).append(" + ".join(one.modalities))
     return "; ".join(f"{verb} {' | '.join(given)}" for verb, given in verbs.items())
+
+
+def _watch(
+    app: str | None, url: str, timeout_s: float, interval_s: float, *, as_json: bool
+) -> None:
+    from tritium_client import Client, RetryPolicy
+    from tritium_client._watch import look, watch
+
+    if not math.isfinite(interval_s):
+        raise typer.BadParameter(f"--interval must be a number of seconds: {interval_s}")
+    # No retries: the next look is one, and this one shows what there was.
+    with _usage_errors(), Client(url, app=app, retries=RetryPolicy(attempts=1)) as client:
+        watch(lambda: look(client, app, timeout_s), interval_s, as_json=as_json, draw=_status_parts)
 
 
 @contextmanager
@@ -184,14 +222,22 @@ def _print_classification(answer: Classification) -> None:
     console.print(f"release {answer.release}, {answer.timing.total_s * 1000:.1f} ms", style="dim")
 
 
-def _print_status(server: ServerStatus, apps: list[AppStatus]) -> None:
+def _print_status(server: ServerStatus, apps: Sequence[AppStatus]) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in _status_parts(server, apps):
+        console.print(part)
+
+
+def _status_parts(server: ServerStatus, apps: Sequence[AppStatus]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    state = "ready" if server.ready else "live, not ready" if server.live else "not live"
-    console.print(f"{server.endpoint}: Triton {server.version}, {state}", markup=False)
+    from tritium_client._watch import state_of
+
+    title = f"{server.endpoint}: Triton {server.version}, {state_of(server)}"
+    parts: list[RenderableType] = [Text(title)]
     for app in apps:
         table = Table.grid(padding=(0, 2))
         shown = ", ".join(app.labels[:LABELS_SHOWN])
@@ -206,8 +252,9 @@ def _print_status(server: ServerStatus, apps: list[AppStatus]) -> None:
         }
         for name, value in rows.items():
             table.add_row(Text(f"  {name}", style="dim"), Text(value))
-        console.print()
-        console.print(Text(f"{app.app}: {'ready' if app.ready else 'not ready'}", style="bold"))
-        console.print(table)
+        parts.append(Text())
+        parts.append(Text(f"{app.app}: {'ready' if app.ready else 'not ready'}", style="bold"))
+        parts.append(table)
     if not apps:
-        console.print("no app is ready")
+        parts.append(Text("no app is ready"))
+    return parts
