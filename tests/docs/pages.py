@@ -161,6 +161,8 @@ class Reader:
         for words in block.commands:
             if words[:2] == ["tritium", "serve"]:
                 self._serve([*words, *ADDED["serve"]])
+            elif "--watch" in words:
+                self._watch(words)
             elif words[0] == "tritium":
                 self._run([*words, *ADDED.get(words[1], [])])
 
@@ -174,7 +176,22 @@ class Reader:
             check=False,
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-        assert done.stdout.strip(), f"{shlex.join(words)} printed nothing"
+        printed = done.stdout + done.stderr
+        assert printed.strip(), f"{shlex.join(words)} printed nothing"
+
+    def _watch(self, words: list[str]) -> None:
+        """Look until something is shown, and press Ctrl-C."""
+        with subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]],
+            env=self._environment | {"TRITIUM_URL": self.url},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as watching:
+            assert watching.stdout is not None
+            shown = watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(COMMAND_TIMEOUT_S) == 0
+        assert "ready" in shown, f"{shlex.join(words)} showed {shown!r}"
 
     @property
     def _events_file(self) -> Path:

@@ -23,6 +23,8 @@ from tritium_client.cli import build_app
 QUICKSTART = page("docs/quickstart.md")
 OWN_MODEL = page("docs/bring-your-own-model.md")
 FOLLOWED_ALONE = (QUICKSTART, OWN_MODEL)
+WITH_COMMANDS = (page("docs/calling-an-app.md"),)
+"""Their command lines are followed as well: one builds on what the other left."""
 OTHER_LANGUAGES = page("docs/other-languages.md")
 """test_other_languages.py follows it, block by block."""
 SHELL_BLOCKS = [
@@ -54,7 +56,7 @@ def test_the_quickstart_ends_with_a_served_answer(site: Site) -> None:
 @pytest.mark.usefixtures("belongings")
 @pytest.mark.parametrize("one", PAGES_WITH_PYTHON, ids=name_of)
 def test_the_python_of_a_page_runs(one: Page, site: Site) -> None:
-    site.reader.follow(one, shell=False)
+    site.reader.follow(one, shell=one in WITH_COMMANDS)
 
 
 @pytest.mark.e2e
