@@ -171,11 +171,11 @@ def test_a_draining_server_beside_another_is_no_fault(second: TritonServer, prox
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A server with room for one waiting text."""
+    """A server with room for two waiting texts."""
     repository = write_repository(tmp_path_factory.mktemp("narrow") / "repo")
     path = repository / STAGES["text"][1] / "config.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
-    config.dynamic_batching.default_queue_policy.max_queue_size = 1
+    config.dynamic_batching.default_queue_policy.max_queue_size = 2
     path.write_text(text_format.MessageToString(config))
     with triton_server(repository) as running:
         yield running
@@ -211,7 +211,8 @@ def test_a_full_queue_is_unavailable_and_worth_another_try(narrow: TritonServer)
     patient = RetryPolicy(attempts=20, burst=100, first_pause_s=0.2)
     with Client(narrow.url, app="demo", retries=patient) as client:
         assert at_once(6, slow(client)) == []
-    # Back-pressure: a client that keeps to what the server has room for needs no retry.
+    # Back-pressure: a client that keeps to what the queue has room for needs no retry. Not one more
+    # for the text that is being read: when two come together, neither has left the queue yet.
     with Client(narrow.url, app="demo", retries=NEVER_AGAIN, max_in_flight=2) as client:
         assert at_once(6, slow(client)) == []
 
