@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-import uuid
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -23,7 +23,7 @@ class Call:
 
     endpoint: str
     timeout_s: float
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float = field(default_factory=time.monotonic)
     attempts: int = 0
     """Requests that were sent for it, retries and hedges included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def _read(response: Any, name: str, datatype: str, dtype: str, dimensions: int) 
         if output.name == name and output.datatype == datatype:
             values = np.frombuffer(raw, dtype=dtype)
             shape = tuple(output.shape)
-            if len(shape) != dimensions + 1 or shape[0] != 1 or np.prod(shape) != values.size:
+            if len(shape) != dimensions + 1 or shape[0] != 1 or math.prod(shape) != values.size:
                 raise ServerError(
                     f"{response.model_name!r} answered {name!r} of shape {list(shape)} with "
                     f"{values.size} values; one item of {dimensions} dimensions was expected"

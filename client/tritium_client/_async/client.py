@@ -19,7 +19,7 @@ from tritium_client._arguments import (
 )
 from tritium_client._async.catalog import AsyncCatalog
 from tritium_client._async.many import Items, run_many
-from tritium_client._async.pool import AsyncPoolTransport
+from tritium_client._async.pool import open_transport
 from tritium_client._async.sender import AsyncSender
 from tritium_client._async.transport import AsyncTransport
 from tritium_client._call import Call
@@ -111,9 +111,8 @@ class AsyncClient:
         if isinstance(transport, str):
             check_transport(transport)
             security = Security(tls, token, metadata or {})
-            transport = AsyncPoolTransport(
-                endpoints, security, share_memory=transport == "shared_memory"
-            )
+            shares = transport == "shared_memory"
+            transport = open_transport(endpoints, security, share_memory=shares)
         self._sender = AsyncSender(
             transport,
             retries or RetryPolicy(),

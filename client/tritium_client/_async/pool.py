@@ -20,34 +20,40 @@ from tritium_client._options import Method
 from tritium_client._security import Security
 
 
-class AsyncPoolTransport:
-    """One channel for each server, used in turn; one that is not there is left out for a while.
+def open_transport(
+    endpoints: Sequence[str], security: Security | None = None, *, share_memory: bool = False
+) -> AsyncTransport:
+    """What carries the requests of a client.
 
     Args:
         endpoints: host:port of each server, at least one.
-        security: As for one server.
+        security: TLS, and what every request carries.
         share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `AsyncGrpcTransport`.
     """
+    servers: list[AsyncTransport] = [
+        AsyncGrpcTransport(endpoint, security) for endpoint in endpoints
+    ]
+    if share_memory:
+        # Needs Linux; the rest of the client does not.
+        from tritium_client._async.shared_memory import AsyncSharedMemoryTransport
 
-    def __init__(
-        self,
-        endpoints: Sequence[str],
-        security: Security | None = None,
-        *,
-        share_memory: bool = False,
-    ) -> None:
-        self.endpoint = ",".join(endpoints)
-        self._servers: list[AsyncTransport] = [
-            AsyncGrpcTransport(endpoint, security) for endpoint in endpoints
-        ]
-        if share_memory:
-            # Needs Linux; the rest of the client does not.
-            from tritium_client._async.shared_memory import AsyncSharedMemoryTransport
+        servers = [AsyncSharedMemoryTransport(server) for server in servers]
+    return servers[0] if len(servers) == 1 else AsyncPoolTransport(servers)
 
-            self._servers = [AsyncSharedMemoryTransport(server) for server in self._servers]
+
+class AsyncPoolTransport:
+    """Several servers, used in turn; one that is not there is left out for a while.
+
+    Args:
+        servers: What carries requests to each of them.
+    """
+
+    def __init__(self, servers: Sequence[AsyncTransport]) -> None:
+        self.endpoint = ",".join(server.endpoint for server in servers)
+        self._servers = list(servers)
         self._rotation = Rotation(len(self._servers))
 
     async def send(
@@ -88,12 +94,12 @@ class AsyncPoolTransport:
             pause_s = self._rotation.timed_out(index)
         else:
             self._rotation.gave_up(index)
-        if pause_s and len(self._servers) > 1:
+        if pause_s:
             endpoint = self._servers[index].endpoint
             logger.warning("%s is left out for %.2f s: %s", endpoint, pause_s, error)
 
     def _note_answer(self, index: int) -> None:
-        if self._rotation.succeeded(index) and len(self._servers) > 1:
+        if self._rotation.succeeded(index):
             logger.info("%s answers again", self._servers[index].endpoint)
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ from tritium_client._retries import RetryPolicy
 from tritium_client._security import Security, Tls
 from tritium_client._sync.catalog import Catalog
 from tritium_client._sync.many import Items, run_many
-from tritium_client._sync.pool import PoolTransport
+from tritium_client._sync.pool import open_transport
 from tritium_client._sync.sender import Sender
 from tritium_client._sync.transport import Transport
 from tritium_client._tags import read_entities, read_tags
@@ -112,9 +112,8 @@ class Client:
         if isinstance(transport, str):
             check_transport(transport)
             security = Security(tls, token, metadata or {})
-            transport = PoolTransport(
-                endpoints, security, share_memory=transport == "shared_memory"
-            )
+            shares = transport == "shared_memory"
+            transport = open_transport(endpoints, security, share_memory=shares)
         self._sender = Sender(
             transport,
             retries or RetryPolicy(),

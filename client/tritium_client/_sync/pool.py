@@ -21,34 +21,38 @@ from tritium_client._sync import _io
 from tritium_client._sync.transport import GrpcTransport, Transport
 
 
-class PoolTransport:
-    """One channel for each server, used in turn; one that is not there is left out for a while.
+def open_transport(
+    endpoints: Sequence[str], security: Security | None = None, *, share_memory: bool = False
+) -> Transport:
+    """What carries the requests of a client.
 
     Args:
         endpoints: host:port of each server, at least one.
-        security: As for one server.
+        security: TLS, and what every request carries.
         share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `GrpcTransport`.
     """
+    servers: list[Transport] = [GrpcTransport(endpoint, security) for endpoint in endpoints]
+    if share_memory:
+        # Needs Linux; the rest of the client does not.
+        from tritium_client._sync.shared_memory import SharedMemoryTransport
 
-    def __init__(
-        self,
-        endpoints: Sequence[str],
-        security: Security | None = None,
-        *,
-        share_memory: bool = False,
-    ) -> None:
-        self.endpoint = ",".join(endpoints)
-        self._servers: list[Transport] = [
-            GrpcTransport(endpoint, security) for endpoint in endpoints
-        ]
-        if share_memory:
-            # Needs Linux; the rest of the client does not.
-            from tritium_client._sync.shared_memory import SharedMemoryTransport
+        servers = [SharedMemoryTransport(server) for server in servers]
+    return servers[0] if len(servers) == 1 else PoolTransport(servers)
 
-            self._servers = [SharedMemoryTransport(server) for server in self._servers]
+
+class PoolTransport:
+    """Several servers, used in turn; one that is not there is left out for a while.
+
+    Args:
+        servers: What carries requests to each of them.
+    """
+
+    def __init__(self, servers: Sequence[Transport]) -> None:
+        self.endpoint = ",".join(server.endpoint for server in servers)
+        self._servers = list(servers)
         self._rotation = Rotation(len(self._servers))
 
     def send(
@@ -87,12 +91,12 @@ class PoolTransport:
             pause_s = self._rotation.timed_out(index)
         else:
             self._rotation.gave_up(index)
-        if pause_s and len(self._servers) > 1:
+        if pause_s:
             endpoint = self._servers[index].endpoint
             logger.warning("%s is left out for %.2f s: %s", endpoint, pause_s, error)
 
     def _note_answer(self, index: int) -> None:
-        if self._rotation.succeeded(index) and len(self._servers) > 1:
+        if self._rotation.succeeded(index):
             logger.info("%s answers again", self._servers[index].endpoint)
 
     def close(self) -> None:
