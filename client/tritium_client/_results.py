@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,16 +128,20 @@ class Tagging:
     timing: Timing = field(compare=False, repr=False)
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
 @dataclass(frozen=True)
-class ItemResult:
+class ItemResult(Generic[T_co]):
     """What became of one of many items: exactly one of `result` and `error` is there."""
 
     index: int
     """Of the item, counted from 0."""
-    result: Classification | None = None
+    result: T_co | None = None
+    """A Classification from `classify_many`, an Embedding from `embed_many`."""
     error: TritiumClientError | None = None
 
-    def unwrap(self) -> Classification:
+    def unwrap(self) -> T_co:
         """The result.
 
         Raises:

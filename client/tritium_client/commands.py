@@ -1,4 +1,4 @@
-"""The command line's verbs that talk to a server: `tritium classify` and `tritium status`."""
+"""The command line's verbs that talk to a server: `tritium classify`, `embed` and `status`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tritium_client import AppStatus, Classification, ServerStatus
+    from tritium_client import AppStatus, Classification, Embedding, RetryPolicy, ServerStatus
+    from tritium_client._batch.command import Files
 
 Url = Annotated[
     str, typer.Option(metavar="HOST:PORT", envvar="TRITIUM_URL", help="The server's gRPC port.")
@@ -51,11 +52,12 @@ Concurrency = Annotated[
 
 BAR_WIDTH = 24
 LABELS_SHOWN = 12
+NUMBERS_SHOWN = 6
 INTERVAL_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
-    """Add `classify` and `status` to the command line."""
+    """Add `classify`, `embed` and `status` to the command line."""
     app.command(
         epilog="Examples:\n\n"
         "    tritium classify --app openmoji --text 'red apple' --image apple.png\n\n"
@@ -66,6 +68,12 @@ def register(app: typer.Typer) -> None:
         "1 no server or no app, 2 wrong usage, 3 some items failed, 130 interrupted; the same "
         "command continues where it stopped, and asks again for what failed."
     )(classify)
+    app.command(
+        epilog="Examples:\n\n"
+        "    tritium embed --app search --text 'red apple' --json\n\n"
+        "    tritium embed --app search --input pictures --output vectors.jsonl\n\n"
+        "An item is a text or a picture. Exit codes: as `tritium classify`."
+    )(embed)
     app.command(
         epilog="Examples:\n\n"
         "    tritium status\n\n"
@@ -94,21 +102,18 @@ def classify(
     """Classify a text, a picture, or both together; with --input, any number of them."""
     from tritium_client import Client
 
-    if source is not None:
-        if text is not None or image is not None:
-            raise typer.BadParameter("give either --input, or --text and --image")
-        if as_json and output in (None, "-"):
-            raise typer.BadParameter("--json prints a summary; give --output FILE for the answers")
-        from tritium_client._batch.command import Files, classify_files
+    files = _files(
+        source, output, overwrite, as_json, one_item=text is not None or image is not None
+    )
+    if files is not None:
+        from tritium_client._batch.command import classify_files
         from tritium_client._batch.run import Options
 
-        files = Files(source, output, overwrite, as_json)
+        options = Options(concurrency, timeout, top_k)
         with _usage_errors():
-            client = Client(url, app=app)
-        with client:
-            raise typer.Exit(classify_files(client, files, Options(concurrency, top_k, timeout)))
-    if output is not None or overwrite:
-        raise typer.BadParameter("--output and --overwrite need --input")
+            check, client = Client(url, app=app), Client(url, app=app, retries=_patience())
+        with check, client:
+            raise typer.Exit(classify_files(client, files, options, check=check))
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
     with _usage_errors(), Client(url, app=app) as client:
@@ -117,6 +122,43 @@ def classify(
         _print_json(_classification_json(answer))
     else:
         _print_classification(answer)
+
+
+def embed(
+    app: Annotated[str, typer.Option(envvar="TRITIUM_APP", help="The app that is to answer.")],
+    text: Annotated[str | None, typer.Option(help="A text.")] = None,
+    image: Annotated[str | None, typer.Option(metavar="FILE", help="A picture's file.")] = None,
+    url: Url = "localhost:8001",
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+    source: Input = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    concurrency: Concurrency = 16,
+) -> None:
+    """Embed a text or a picture; with --input, any number of them."""
+    from tritium_client import Client
+
+    files = _files(
+        source, output, overwrite, as_json, one_item=text is not None or image is not None
+    )
+    if files is not None:
+        from tritium_client._batch.command import embed_files
+        from tritium_client._batch.run import Options
+
+        options = Options(concurrency, timeout)
+        with _usage_errors():
+            check, client = Client(url, app=app), Client(url, app=app, retries=_patience())
+        with check, client:
+            raise typer.Exit(embed_files(client, files, options, check=check))
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give either --text or --image")
+    with _usage_errors(), Client(url, app=app) as client:
+        if text is not None:
+            answer = client.embed_text(text, timeout_s=timeout)
+        else:
+            answer = client.embed_image(str(image), timeout_s=timeout)
+    _print_embedding(answer, as_json=as_json)
 
 
 def status(
@@ -180,6 +222,38 @@ def _watch(
         watch(lambda: look(client, app, timeout_s), interval_s, as_json=as_json, draw=_status_parts)
 
 
+def _files(
+    source: str | None, output: str | None, overwrite: bool, as_json: bool, *, one_item: bool
+) -> Files | None:
+    """What many items are read from and written to; None when there is one item.
+
+    Raises:
+        typer.BadParameter: options that do not go together.
+    """
+    from tritium_client._batch.command import Files
+
+    if source is None:
+        if output is not None or overwrite:
+            raise typer.BadParameter("--output and --overwrite need --input")
+        return None
+    if one_item:
+        raise typer.BadParameter("give either --input, or --text and --image")
+    if as_json and output in (None, "-"):
+        raise typer.BadParameter("--json prints a summary; give --output FILE for the answers")
+    return Files(source, output, overwrite, as_json)
+
+
+def _patience() -> RetryPolicy:
+    """Of many items: a server that is restarted in the middle ends no run.
+
+    Each item is tried until its own deadline. The budget that keeps callers from flooding a server
+    is not needed: no more than --concurrency items wait at a time.
+    """
+    from tritium_client import RetryPolicy
+
+    return RetryPolicy(attempts=50, budget=1, burst=10_000, first_pause_s=0.1, longest_pause_s=1)
+
+
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     """Arguments that the client finds could never be right are wrong usage: exit code 2."""
@@ -220,6 +294,26 @@ def _print_classification(answer: Classification) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(f"release {answer.release}, {answer.timing.total_s * 1000:.1f} ms", style="dim")
+
+
+def _print_embedding(answer: Embedding, *, as_json: bool) -> None:
+    from tritium_client._batch.answers import vector_json
+
+    vector = vector_json(answer)
+    if as_json:
+        _print_json(
+            {
+                "vector": vector,
+                "release": answer.release,
+                "request_id": answer.request_id,
+                "latency_s": answer.timing.total_s,
+            }
+        )
+        return
+    shown = ", ".join(f"{value:.4f}" for value in vector[:NUMBERS_SHOWN])
+    more = ", ..." if len(vector) > NUMBERS_SHOWN else ""
+    typer.echo(f"{len(vector)} numbers: {shown}{more}")
+    typer.echo(f"release {answer.release}, {answer.timing.total_s * 1000:.1f} ms; --json has all")
 
 
 def _print_status(server: ServerStatus, apps: Sequence[AppStatus]) -> None:

@@ -340,7 +340,7 @@ class Pets:
 def run_without_server(pets: Pets, items: Path, output: Path) -> int:
     with pets.client() as client:
         return classify_files(
-            client, Files(str(items), str(output), overwrite=False, as_json=False), Options(4, 2, 5)
+            client, Files(str(items), str(output), overwrite=False, as_json=False), Options(4, 5, 2)
         )
 
 
@@ -380,7 +380,7 @@ def test_a_crash_at_any_moment_loses_no_answer(tmp_path: Path) -> None:
     answer, error = b'{"id": "a", "label": "cat"}\n', b'{"id": "b", "error": {}}\n'
     output.write_bytes(answer + error)
     # What is on the disk between the steps is what a process that was killed there leaves.
-    sink = FileSink(output, overwrite=False)
+    sink = FileSink(output, answer="label", overwrite=False)
     assert output.read_bytes() == answer + error
     sink.write({"id": "b", "label": "dog"})
     assert output.read_bytes() == answer + b'{"id": "b", "label": "dog"}\n'
@@ -389,7 +389,7 @@ def test_a_crash_at_any_moment_loses_no_answer(tmp_path: Path) -> None:
     sink.close()
     # A crash before the first line leaves the new file behind; it is in nobody's way.
     (tmp_path / ".answers.jsonl.part").write_bytes(b"left behind")
-    sink = FileSink(output, overwrite=False)
+    sink = FileSink(output, answer="label", overwrite=False)
     assert sink.done == {"a", "b", "c"}
     sink.finish()
     sink.close()
@@ -413,14 +413,14 @@ def test_odd_file_names_are_continued(tmp_path: Path) -> None:
 def test_two_runs_into_one_file(tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     for one in "ab":  # a new file, and one that is there
-        sink = FileSink(output, overwrite=False)
+        sink = FileSink(output, answer="label", overwrite=False)
         with pytest.raises(BatchError, match="another run is writing"):
-            FileSink(output, overwrite=True)
+            FileSink(output, answer="label", overwrite=True)
         sink.write({"id": one, "label": "cat"})
         with pytest.raises(BatchError, match="another run is writing"):
-            FileSink(output, overwrite=True)
+            FileSink(output, answer="label", overwrite=True)
         sink.close()
-    FileSink(output, overwrite=False).close()
+    FileSink(output, answer="label", overwrite=False).close()
     assert set(by_id(read(output))) == {"a", "b"}
 
 
@@ -470,6 +470,7 @@ def test_a_server_that_dies_ends_the_run_and_another_continues_it(tmp_path: Path
     items = write_items(tmp_path / "items.jsonl", [SLOW] * count)
     output = tmp_path / "answers.jsonl"
     arguments = ["--url", f"127.0.0.1:{port}", "--input", str(items), "--output", str(output)]
+    arguments += ["--timeout", "1"]
     with (
         triton_server(repository, port=port) as server,
         started("classify", "--app", "demo", *arguments) as process,
@@ -490,6 +491,27 @@ def test_a_server_that_dies_ends_the_run_and_another_continues_it(tmp_path: Path
     assert ended.returncode == 0, ended.stderr
     lines = by_id(read(output))
     assert len(lines) == count
+    assert all("label" in line for line in lines.values())
+
+
+@pytest.mark.e2e
+def test_a_server_that_is_restarted_in_the_middle_costs_no_item(tmp_path: Path) -> None:
+    port = free_port()
+    repository = write_repository(tmp_path / "repository")
+    items = write_items(tmp_path / "items.jsonl", [SLOW] * 150)
+    output = tmp_path / "answers.jsonl"
+    arguments = ["--url", f"127.0.0.1:{port}", "--input", str(items), "--output", str(output)]
+    with triton_server(repository, port=port) as first:
+        run = started("classify", "--app", "demo", *arguments, "--timeout", "60")
+        process = run.__enter__()
+        wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") >= 10)
+        first.process.kill()
+    with triton_server(repository, port=port):
+        process.communicate(timeout=60)
+        run.__exit__(None, None, None)
+    assert process.returncode == 0
+    lines = by_id(read(output))
+    assert len(lines) == 150
     assert all("label" in line for line in lines.values())
 
 
@@ -652,7 +674,13 @@ def test_rows_are_read_no_faster_than_answers_are_written(tmp_path: Path, text: 
 
     sink, tally = Counting(), Tally()
     with Pets().client() as client:
-        Run(client, Source(rows, tmp_path), sink, Options(4, 1, 5), tally, lambda: None)()
+        Run(
+            lambda items: client.classify_many(items, concurrency=4),
+            Source(rows, tmp_path),
+            sink,
+            tally,
+            lambda: None,
+        )()
     assert sink.written == 300
     assert (tally.answered, tally.failed) == ((300, 0) if text else (0, 300))
 

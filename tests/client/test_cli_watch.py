@@ -18,10 +18,11 @@ from tests.support.command_line import on_terminal, started, tritium
 from tests.support.demo_repository import write_alias, write_repository
 from tests.support.triton import TritonServer, free_port, triton_server
 
-from tritium_client import DeadlineExceeded, ServerUnavailable
+from tritium_client import DeadlineExceeded, ServerUnavailable, contract
 from tritium_client._watch import Look, _Changes
 
 NOBODY = "127.0.0.1:1"
+NAMED = f"--id={contract.format_server_id(('demo', 'words'))}"
 WATCH = ["status", "--watch", "--interval", "0.2", "--timeout", "2"]
 
 
@@ -76,7 +77,7 @@ def test_a_server_that_goes_is_shown_and_found_again(repository: Path) -> None:
 
         all_show("unreachable")
         for _ in range(2):
-            with triton_server(repository, port=port):
+            with triton_server(repository, port=port, arguments=[NAMED]):
                 all_show("ready; demo")
             all_show("unreachable")
         assert terminal.interrupt() == 0
@@ -133,7 +134,7 @@ def test_other_words_for_the_same_failure_are_no_change(capsys: pytest.CaptureFi
 def test_a_new_release_is_a_change(repository: Path, tmp_path: Path) -> None:
     own = tmp_path / "repository"
     shutil.copytree(repository, own)
-    with triton_server(own) as server:
+    with triton_server(own, arguments=[NAMED]) as server:
         arguments = [*WATCH, "--url", server.url, "--app", "demo"]
         with started(*arguments) as process, on_terminal(*arguments) as terminal:
             lines = Following(process)

@@ -228,7 +228,7 @@ def test_a_server_that_somebody_else_started_may_not_say_its_apps(tmp_path: Path
     with triton_server(write_repository(tmp_path / "repo")) as stock:
         with (
             Client(stock.url) as client,
-            pytest.raises(ServerError, match=r"does not say which apps.*app=\.\.\."),
+            pytest.raises(ServerError, match=r"does not say which apps.*app=\.\.\., --app"),
         ):
             client.apps()
         with Client(stock.url, app=APP) as client:

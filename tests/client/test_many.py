@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tritium_client import (
     AsyncClient,
     AsyncMockTransport,
+    Classification,
     Client,
     ClientClosed,
     InvalidInput,
@@ -55,7 +56,7 @@ def client_of(app: Busy) -> Client:
 WORDS = st.lists(st.sampled_from(["cat", "dog", "broken", ""]), max_size=40)
 
 
-def check(words: list[str], found: list[ItemResult]) -> None:
+def check(words: list[str], found: list[ItemResult[Classification]]) -> None:
     assert sorted(one.index for one in found) == list(range(len(words)))
     for one in found:
         word = words[one.index]
@@ -93,7 +94,7 @@ def test_the_async_client_does_the_same(
             await asyncio.sleep(0)
             yield {"text": word}
 
-    async def ask() -> list[ItemResult]:
+    async def ask() -> list[ItemResult[Classification]]:
         apps = {"pets": MockApp(labels=("cat", "dog"), answer=Busy())}
         async with AsyncClient(app="pets", transport=AsyncMockTransport(apps)) as client:
             items: Any = stream() if streamed else [{"text": word} for word in words]

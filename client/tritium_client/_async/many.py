@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
+from tritium_client._exceptions import ClientClosed, TritiumClientError
 from tritium_client._inputs import Item
 from tritium_client._results import ItemResult
 
 Items = Iterable[Item] | AsyncIterable[Item]
-"""What `classify_many` reads."""
-Ask = Callable[[int, Any], Awaitable[ItemResult]]
+"""What `classify_many` and `embed_many` read."""
+T = TypeVar("T")
+Ask = Callable[[int, Any], Awaitable[T]]
 
 
 async def run_many(
-    items: Items, ask: Ask, concurrency: int, *, ordered: bool
-) -> AsyncIterator[ItemResult]:
+    items: Items, ask: Ask[T], concurrency: int, *, ordered: bool
+) -> AsyncIterator[ItemResult[T]]:
     """Ask for every item, `concurrency` at a time.
 
     Args:
         items: Read only as fast as answers are taken.
-        ask: Answers the item with this index; its errors end the iteration.
+        ask: Answers the item with this index. What it raises is the item's own error, but for
+            ClientClosed and what is no TritiumClientError: these end the iteration.
         concurrency: Calls in flight at the most.
         ordered: Give results in the order of the items, else as they come.
 
@@ -30,7 +33,7 @@ async def run_many(
         One result for each item.
     """
     source = _numbered(items)
-    running: deque[asyncio.Task[ItemResult]] = deque()
+    running: deque[asyncio.Task[ItemResult[T]]] = deque()
     more = True
     try:
         while more or running:
@@ -40,7 +43,7 @@ async def run_many(
                 except StopAsyncIteration:
                     more = False
                 else:
-                    running.append(asyncio.ensure_future(ask(index, item)))
+                    running.append(asyncio.ensure_future(_result_of(ask, index, item)))
             if not running:
                 break
             first = running[0]
@@ -58,6 +61,15 @@ async def run_many(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _result_of(ask: Ask[T], index: int, item: Any) -> ItemResult[T]:
+    try:
+        return ItemResult(index, await ask(index, item))
+    except ClientClosed:
+        raise
+    except TritiumClientError as error:
+        return ItemResult(index, error=error)
 
 
 async def _numbered(items: Items) -> AsyncIterator[tuple[int, Any]]:

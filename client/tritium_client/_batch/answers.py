@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 from tritium_client._batch.errors import BatchError, WrongUsageError
 from tritium_client._batch.items import Row, Source
 from tritium_client._exceptions import InvalidInput, TritiumClientError
-from tritium_client._results import ItemResult
+from tritium_client._results import Classification, Embedding, ItemResult
 
 _START = b'{"id": "'
 """Every line's first bytes: a torn line is told from a foreign file's by them."""
@@ -74,11 +74,12 @@ class StreamSink:
                 self._stream.close()
 
 
-def open_sink(given: str | None, *, overwrite: bool, source: Source) -> Sink:
+def open_sink(given: str | None, *, answer: str, overwrite: bool, source: Source) -> Sink:
     """Open what takes the answers.
 
     Args:
         given: A file; None or "-" for standard output.
+        answer: What a line with an answer holds, `label` or `vector`.
         overwrite: Leave out what the file holds.
         source: What is read, which must not be written over.
 
@@ -97,7 +98,7 @@ def open_sink(given: str | None, *, overwrite: bool, source: Source) -> Sink:
     if not path.exists() or path.is_file():
         if source.path is not None and path.exists() and path.samefile(source.path):
             raise WrongUsageError("the output is the input; give another file")
-        return FileSink(path, overwrite=overwrite)
+        return FileSink(path, answer=answer, overwrite=overwrite)
     return StreamSink(path.open("wb"), given)
 
 
@@ -106,6 +107,7 @@ class FileSink:
 
     Args:
         path: The file; it may be there already.
+        answer: What a line with an answer holds, `label` or `vector`.
         overwrite: Leave out what it holds.
 
     Raises:
@@ -116,8 +118,9 @@ class FileSink:
 
     resumable = True
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, answer: str, overwrite: bool) -> None:
         self.name = str(path)
+        self._answer = answer
         self.done: set[str] = set()
         self._path = path.resolve()
         self._part = self._path.with_name(f".{self._path.name}.part")
@@ -165,7 +168,7 @@ class FileSink:
 
     def _keep_answers(self) -> None:
         self._old.seek(0)
-        for answered, line in _answers(self._old, self.name):
+        for answered, line in _answers(self._old, self.name, self._answer):
             if answered not in self.done:
                 self.done.add(answered)
                 self._new.write(line)
@@ -179,21 +182,28 @@ class FileSink:
         self._committed = True
 
 
-def record_of(row: Row, result: ItemResult) -> dict[str, Any]:
+def record_of(row: Row, result: ItemResult[Classification | Embedding]) -> dict[str, Any]:
     """The line of one item."""
     line: dict[str, Any] = {"id": row.id, "index": row.index}
     if result.error is not None:
         return line | {"error": describe(result.error)}
     answer = result.unwrap()
-    return line | {
-        "label": answer.label,
-        "probability": answer.probability,
-        "ranking": [
-            {"label": ranked.label, "probability": ranked.probability} for ranked in answer.ranking
-        ],
-        "release": answer.release,
-        "request_id": answer.request_id,
-    }
+    of_release = {"release": answer.release, "request_id": answer.request_id}
+    if isinstance(answer, Embedding):
+        return line | {"vector": vector_json(answer)} | of_release
+    ranking = [
+        {"label": ranked.label, "probability": ranked.probability} for ranked in answer.ranking
+    ]
+    return (
+        line
+        | {"label": answer.label, "probability": answer.probability, "ranking": ranking}
+        | of_release
+    )
+
+
+def vector_json(answer: Embedding) -> list[float]:
+    """A vector with the 9 digits that tell any two FP32 numbers apart."""
+    return [float(f"{value:.9g}") for value in answer.vector.tolist()]
 
 
 def describe(error: TritiumClientError) -> dict[str, Any]:
@@ -215,14 +225,14 @@ def to_line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _answers(lines: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
+def _answers(lines: IO[bytes], name: str, answer: str) -> Iterator[tuple[str, bytes]]:
     """Ids and lines of the items that are answered, without errors and a torn last line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            known = isinstance(record["id"], str) and ("label" in record or "error" in record)
+            known = isinstance(record["id"], str) and (answer in record or "error" in record)
         except (ValueError, TypeError, KeyError, RecursionError):
             if not line.endswith(b"\n") and (line.startswith(_START) or _START.startswith(line)):
                 return  # a crash tore it: what was asked is asked again
@@ -232,7 +242,7 @@ def _answers(lines: IO[bytes], name: str) -> Iterator[tuple[str, bytes]]:
                 f"line {number} of {name} is none of this command's answers; give another "
                 "--output, or --overwrite to replace the file"
             )
-        if "label" in record:
+        if answer in record:
             yield record["id"], line if line.endswith(b"\n") else line + b"\n"
 
 

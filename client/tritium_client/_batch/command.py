@@ -1,23 +1,24 @@
-"""`tritium classify --input` as a shell sees it: progress, summary and exit codes."""
+"""`--input` of `tritium classify` and `tritium embed`: progress, summary and exit codes."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tritium_client._batch.answers import Sink, open_sink
 from tritium_client._batch.errors import BatchError, WrongUsageError
 from tritium_client._batch.items import Source, open_source
-from tritium_client._batch.run import Options, Run, Tally, check_app, survey
+from tritium_client._batch.run import AskMany, Options, Run, Tally, check_app, survey
 from tritium_client._exceptions import TritiumClientError
 
 if TYPE_CHECKING:
-    from tritium_client import Client
+    from tritium_client import Classification, Client, Embedding, ItemResult
 
 SOME_FAILED = 3
 INTERRUPTED = 130
@@ -34,11 +35,44 @@ class Files:
     """Print the summary as JSON on standard output."""
 
 
-def classify_files(client: Client, files: Files, options: Options) -> int:
+def classify_files(
+    client: Client, files: Files, options: Options, *, check: Client | None = None
+) -> int:
+    """Classify every item of the input that the output does not answer yet; see `_ask_files`."""
+
+    def ask_many(items: Iterator[Mapping[str, Any]]) -> Iterator[ItemResult[Classification]]:
+        return client.classify_many(
+            items,
+            concurrency=options.concurrency,
+            top_k=options.top_k or 1,
+            timeout_s=options.timeout_s,
+        )
+
+    return _ask_files(check or client, ask_many, "label", files, options)
+
+
+def embed_files(
+    client: Client, files: Files, options: Options, *, check: Client | None = None
+) -> int:
+    """Embed every item of the input that the output does not answer yet; see `_ask_files`."""
+
+    def ask_many(items: Iterator[Mapping[str, Any]]) -> Iterator[ItemResult[Embedding]]:
+        return client.embed_many(
+            items, concurrency=options.concurrency, timeout_s=options.timeout_s
+        )
+
+    return _ask_files(check or client, ask_many, "vector", files, options)
+
+
+def _ask_files(
+    check: Client, ask_many: AskMany, answer: str, files: Files, options: Options
+) -> int:
     """Ask for every item of the input that the output does not answer yet.
 
     Args:
-        client: Of the app.
+        check: Sees that the app is there, before anything is asked.
+        ask_many: Asks it for items.
+        answer: What a line with an answer holds.
         files: Input, output and summary.
         options: How items are asked for.
 
@@ -52,11 +86,12 @@ def classify_files(client: Client, files: Files, options: Options) -> int:
     """
     try:
         source = open_source(files.source)
-        with closing(open_sink(files.output, overwrite=files.overwrite, source=source)) as sink:
+        sink = open_sink(files.output, answer=answer, overwrite=files.overwrite, source=source)
+        with closing(sink):
             left = survey(source, sink.done)
             if left != 0:
-                check_app(client, options)
-            return _run(client, source, sink, left, files, options)
+                check_app(check, options)
+            return _run(ask_many, source, sink, left, files)
     except WrongUsageError as error:
         raise typer.BadParameter(str(error)) from error
     except BrokenPipeError:
@@ -68,14 +103,12 @@ def classify_files(client: Client, files: Files, options: Options) -> int:
         return INTERRUPTED
 
 
-def _run(
-    client: Client, source: Source, sink: Sink, left: int | None, files: Files, options: Options
-) -> int:
+def _run(ask_many: AskMany, source: Source, sink: Sink, left: int | None, files: Files) -> int:
     tally = Tally()
     early: BaseException | None = None
     try:
         with _Bar(tally, left, shown=_may_draw(files)) as bar:
-            Run(client, source, sink, options, tally, bar.update)()
+            Run(ask_many, source, sink, tally, bar.update)()
         sink.finish()
     except BrokenPipeError:
         raise

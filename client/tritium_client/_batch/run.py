@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tritium_client._batch.answers import Sink, record_of
 from tritium_client._batch.errors import BatchError, WrongUsageError
 from tritium_client._batch.items import Row, Source, unique
-from tritium_client._exceptions import AppNotFound, ServerUnavailable
+from tritium_client._exceptions import AppNotFound, DeadlineExceeded, ServerUnavailable
 
 if TYPE_CHECKING:
     from tritium_client import Client, ItemResult
@@ -22,11 +22,15 @@ GONE_AFTER = 50
 
 @dataclass(frozen=True)
 class Options:
-    """How items are asked for; as `Client.classify_many` has them."""
+    """How items are asked for; as the client's methods for many items have them."""
 
     concurrency: int
-    top_k: int
     timeout_s: float
+    top_k: int | None = None
+    """None where there is no ranking."""
+
+
+AskMany = Callable[[Iterator[Mapping[str, Any]]], "Iterator[ItemResult[Any]]"]
 
 
 @dataclass
@@ -85,27 +89,24 @@ class Run:
     """One run over an input.
 
     Args:
-        client: Of the app that answers.
+        ask_many: Asks for items, one result for each in their order.
         source: What is read.
         sink: Where lines go.
-        options: How items are asked for.
         tally: Counts as the run goes.
         tell: Called after every line.
     """
 
     def __init__(
         self,
-        client: Client,
+        ask_many: AskMany,
         source: Source,
         sink: Sink,
-        options: Options,
         tally: Tally,
         tell: Callable[[], None],
     ) -> None:
-        self._client = client
+        self._ask_many = ask_many
         self._source = source
         self._sink = sink
-        self._options = options
         self._tally = tally
         self._tell = tell
         self._in_flight: deque[Row] = deque()
@@ -123,12 +124,7 @@ class Run:
             TritiumClientError: the connection was closed.
             OSError: the output cannot be written.
         """
-        for result in self._client.classify_many(
-            self._items(),
-            concurrency=self._options.concurrency,
-            top_k=self._options.top_k,
-            timeout_s=self._options.timeout_s,
-        ):
+        for result in self._ask_many(self._items()):
             row = self._in_flight.popleft()
             self._sink.write(record_of(row, result))
             self._count(result)
@@ -139,7 +135,7 @@ class Run:
             raise self._unread
 
     def _items(self) -> Iterator[Mapping[str, Any]]:
-        """What `classify_many` reads, a few rows ahead of the answers."""
+        """What is asked, a few rows ahead of the answers."""
         try:
             for row in self._rows():
                 if row.id in self._sink.done:
@@ -157,7 +153,7 @@ class Run:
         # A file was looked through before.
         return unique(rows) if self._source.path is None else rows
 
-    def _count(self, result: ItemResult) -> None:
+    def _count(self, result: ItemResult[Any]) -> None:
         error = result.error
         if error is None:
             self._tally.answered += 1
@@ -166,5 +162,6 @@ class Run:
         self._tally.failed += 1
         if isinstance(error, ServerUnavailable | AppNotFound):
             self._gone += 1
-        elif error.attempts > 0:  # what the client itself refuses says nothing of the server
+        elif error.attempts > 0 and not isinstance(error, DeadlineExceeded):
+            # What the client itself refuses says nothing of the server, nor does silence.
             self._gone = 0

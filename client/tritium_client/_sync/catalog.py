@@ -111,7 +111,7 @@ class Catalog:
         if named is None and hint is None:
             raise ServerError(
                 f"{call.endpoint} does not say which apps it serves, as a server that "
-                "`tritium serve` started does; name one: Client(..., app=...)"
+                "`tritium serve` started does; name one (app=..., --app)"
             )
         served: set[str] = set()
         asked: set[str] = set()

@@ -21,9 +21,7 @@ from tritium_client._arguments import (
 from tritium_client._call import Call
 from tritium_client._exceptions import (
     AppNotFound,
-    ClientClosed,
     InvalidInput,
-    TritiumClientError,
 )
 from tritium_client._hedging import HedgePolicy
 from tritium_client._inputs import (
@@ -194,7 +192,7 @@ class Client:
         max_side: int | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
-    ) -> Iterator[ItemResult]:
+    ) -> Iterator[ItemResult[Classification]]:
         """Classify any number of items, a few at a time; one that fails does not stop the others.
 
         Items are read only as fast as results are taken, so that a stream of millions needs the
@@ -216,28 +214,57 @@ class Client:
             ClientClosed: the client is closed.
             ValueError: `concurrency`, `top_k`, `timeout_s` or `app` could never be right.
         """
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1: {concurrency}")
         check_top_k(top_k)
-        app = self._app_of_call(app)
-        self._sender.require_open()
+        app = self._begin_many(concurrency, app)
 
-        def ask(index: int, item: Item) -> ItemResult:
-            try:
-                text, image = unpack_item(item, index)
-                answer = self.classify(
-                    text=text,
-                    image=image,
-                    top_k=top_k,
-                    max_side=max_side,
-                    timeout_s=timeout_s,
-                    app=app,
-                )
-                return ItemResult(index, answer)
-            except ClientClosed:
-                raise
-            except TritiumClientError as error:
-                return ItemResult(index, error=error)
+        def ask(index: int, item: Item) -> Classification:
+            text, image = unpack_item(item, index)
+            return self.classify(
+                text=text,
+                image=image,
+                top_k=top_k,
+                max_side=max_side,
+                timeout_s=timeout_s,
+                app=app,
+            )
+
+        return run_many(items, ask, concurrency, ordered=ordered)
+
+    def embed_many(
+        self,
+        items: Items,
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        max_side: int | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Iterator[ItemResult[Embedding]]:
+        """Embed any number of texts and pictures, as `classify_many` classifies them.
+
+        Args:
+            items: Mappings with either `text` or `image`, or pairs of which one is None.
+            concurrency: As `classify_many`.
+            ordered: As `classify_many`.
+            max_side: As `classify`.
+            timeout_s: Seconds for each item.
+            app: The app, when it is not the client's own.
+
+        Returns:
+            An iterator: for each item its index with a result or an error.
+
+        Raises:
+            ClientClosed: the client is closed.
+            ValueError: `concurrency`, `timeout_s` or `app` could never be right.
+        """
+        app = self._begin_many(concurrency, app)
+
+        def ask(index: int, item: Item) -> Embedding:
+            text, image = unpack_item(item, index)
+            if text is not None and image is not None:
+                reason = "an embedding is of a text or of a picture; give one of them"
+                raise InvalidInput("client", index, reason)
+            return self._embed(app, text, image, max_side, timeout_s)
 
         return run_many(items, ask, concurrency, ordered=ordered)
 
@@ -470,6 +497,12 @@ class Client:
                 request_id=call.request_id,
                 timing=call.timing,
             )
+
+    def _begin_many(self, concurrency: int, app: str | None) -> str:
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1: {concurrency}")
+        self._sender.require_open()
+        return self._app_of_call(app)
 
     def _choose_entry_point(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
