@@ -180,7 +180,8 @@ def rank(
 ) -> tuple[Ranked, ...]:
     """The `top_k` most probable labels, most probable first; equal ones in label order."""
     order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return tuple(Ranked(labels[index], float(probabilities[index])) for index in order)
+    chosen = zip(order.tolist(), probabilities[order].tolist(), strict=True)
+    return tuple(Ranked(labels[index], probability) for index, probability in chosen)
 
 
 def read_config(config: Any) -> EntryPointConfig:

@@ -110,10 +110,10 @@ class AsyncSender:
 
     async def _attempt(self, method: Method, request: Any, call: Call, model: str) -> Any:
         """Send a request that has a place; a slow one may get a second one beside it."""
-        send = partial(self._send_once, method, request, call, model)
         delay_s = self._hedges.delay_s(model) if method == "ModelInfer" else None
         if delay_s is None:
-            return await send(None)
+            return await self._send_once(method, request, call, model, None)
+        send = partial(self._send_once, method, request, call, model)
 
         async def may_hedge() -> bool:
             if not await self._slots.take_now():
