@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test-gpu: $(READY)  ## on a machine with an NVIDIA GPU: build, compare and serve
 tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmarks/results/tensorrt.md
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
+
+sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
+	@$(BIN)/python -m tritium_benchmarks.sdk_overhead --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk_faults --out benchmarks/results
 
 sync-client: $(READY)  ## write the SDK's sync client from its async source
 	@$(BIN)/python tools/generate_sync.py

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from google.protobuf import text_format
 from tests.support.demo_repository import STAGES, expected_label, write_repository
-from tests.support.proxy import Fault, Proxy
 from tests.support.triton import TritonServer, triton_server
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritium_benchmarks.proxy import Fault, Proxy
 from tritium_client import (
     AsyncClient,
     Client,
