@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,8 @@ from tests.support.triton import free_port, triton_server
 
 from tritium_client import AsyncClient, Client, RetryPolicy, ServerUnavailable, TritiumClientError
 from tritium_client._health import FIRST_EJECTION_S, LONGEST_EJECTION_S, Rotation
+from tritium_client._options import Method
+from tritium_client._sync.transport import GrpcTransport
 
 
 class Clock:
@@ -109,49 +113,105 @@ def test_urls_that_are_none_are_refused(url: list[str] | str) -> None:
         Client(url)
 
 
+class Load:
+    """Fifty calls a second from five threads, each of which must be answered rightly.
+
+    Args:
+        client: Makes them.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.calls = 0
+        self.requests = 0
+        """What the answers say of how often they were asked for."""
+        self.failed: list[Exception] = []
+        self._client = client
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(5)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _call(self, number: int) -> None:
+        text = "x" * (number + 1)
+        due = time.monotonic() + number / 50
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due += 0.1
+            try:
+                answer = self._client.classify(text=text, timeout_s=5)
+                assert answer.label == expected_label(1, text=text.encode())
+            except (TritiumClientError, AssertionError) as error:
+                self.failed.append(error)
+            else:
+                with self._lock:
+                    self.calls += 1
+                    self.requests += answer.timing.attempts
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
+    """(endpoint, whether it answered) -> inference requests that the transport sent."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    lock = threading.Lock()
+    send = GrpcTransport.send
+
+    def counted(self: GrpcTransport, method: Method, *rest: Any, **named: Any) -> Any:
+        answered = False
+        try:
+            answer = send(self, method, *rest, **named)
+            answered = True
+            return answer
+        finally:
+            if method == "ModelInfer":
+                with lock:
+                    counts[self.endpoint, answered] += 1
+
+    monkeypatch.setattr(GrpcTransport, "send", counted)
+    return counts
+
+
 @pytest.mark.e2e
-def test_one_of_two_servers_is_killed_under_load_and_comes_back(tmp_path: Path) -> None:
+def test_one_of_two_servers_is_killed_under_load_and_comes_back(
+    tmp_path: Path, sent: Counter[tuple[str, bool]]
+) -> None:
     repository = write_repository(tmp_path / "repo")
     ports = [free_port(), free_port()]
     urls = [f"127.0.0.1:{port}" for port in ports]
-    answered: Counter[str] = Counter()
-    failed: list[TritiumClientError] = []
-    stop = threading.Event()
-
-    def call(client: Client, number: int) -> None:
-        text = "x" * (number + 1)
-        while not stop.is_set():
-            try:
-                answer = client.classify(text=text, timeout_s=5)
-            except TritiumClientError as error:
-                failed.append(error)
-            else:
-                assert answer.label == expected_label(1, text=text.encode())
-                answered["all"] += 1
-            time.sleep(0.08)
-
-    threads: list[threading.Thread] = []
-    with triton_server(repository, port=ports[0]), Client(urls, app="demo") as client:
-        try:
-            with triton_server(repository, port=ports[1]) as second:
-                threads += [threading.Thread(target=call, args=(client, n)) for n in range(4)]
-                for thread in threads:
-                    thread.start()
-                time.sleep(1)
-                second.process.kill()
-                second.process.wait()
-                time.sleep(2)
-            with triton_server(repository, port=ports[1]):
-                deadline = time.monotonic() + 2 * LONGEST_EJECTION_S
-                while not served(urls[1]):
-                    assert time.monotonic() < deadline, "the server that came back gets nothing"
-                    time.sleep(0.2)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(20)
-    assert failed == []
-    assert answered["all"] > 100
+    with (
+        triton_server(repository, port=ports[0]),
+        Client(urls, app="demo") as client,
+        ExitStack() as until_counted,
+    ):
+        with triton_server(repository, port=ports[1]) as second:
+            load = until_counted.enter_context(Load(client))
+            time.sleep(1)
+            second.process.kill()
+            second.process.wait()
+            time.sleep(2)
+            of_the_killed = sent[urls[1], True]
+        with triton_server(repository, port=ports[1]):
+            deadline = time.monotonic() + 2 * LONGEST_EJECTION_S
+            while served(urls[1]) < 20:
+                assert time.monotonic() < deadline, "the server that came back gets nothing"
+                time.sleep(0.2)
+            until_counted.close()
+            assert counted_by(urls[0], sent[urls[0], True])
+            assert counted_by(urls[1], sent[urls[1], True] - of_the_killed)
+    assert load.failed == []
+    assert load.calls > 150
+    assert of_the_killed > 10
+    assert load.calls == sent[urls[0], True] + sent[urls[1], True]
+    assert load.requests == sent.total()
+    assert sent[urls[0], False] == 0, "nothing was wrong with the one that lived"
+    assert 0 < sent[urls[1], False] < 25, "a few that were in flight, and the trials"
 
 
 def served(url: str) -> int:
@@ -162,6 +222,14 @@ def served(url: str) -> int:
     statistics = one.get_inference_statistics("demo_classify_text")
     one.close()
     return sum(int(model.inference_stats.success.count) for model in statistics.model_stats)
+
+
+def counted_by(url: str, answers: int) -> bool:
+    """Whether a server counts as many; it does so a moment after it has answered."""
+    deadline = time.monotonic() + 5
+    while served(url) != answers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return served(url) == answers
 
 
 @pytest.mark.e2e
