@@ -1,0 +1,90 @@
+"""The bundle's model, loaded once for whoever serves it: the same weights and preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tritium_benchmarks.inputs import Request
+from tritium_builders.bundle import TOKENIZER, Bundle
+from tritium_builders.bundle_schema import head_role
+from tritium_builders.configs import component_graphs, engine_spec
+from tritium_builders.graphs import write_graphs
+from tritium_builders.servables import image_decoder, text_tokenizer
+from tritium_builders.servables.engine import Engine, Tensors
+from tritium_client import contract
+from tritium_client.contract import Modality, Role
+
+Runtime = Literal["openvino", "onnxruntime"]
+RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
+
+
+class EngineModel:
+    """The app's graphs on one CPU runtime, in this process.
+
+    Args:
+        bundle: The app.
+        graphs: Folder with its ONNX graphs, as `write_graphs` leaves them.
+        runtime: What runs them.
+        threads: For each engine call; 0 for all that this process may use.
+        batch: The largest number of items in one engine call.
+    """
+
+    def __init__(
+        self, bundle: Bundle, graphs: Path, runtime: Runtime, *, threads: int, batch: int
+    ) -> None:
+        manifest = bundle.manifest
+        self._text_spec = manifest.text.servable_spec()
+        self._image_spec = manifest.image.servable_spec()
+        self._tokenizer = text_tokenizer.load_tokenizer(bundle.folder / TOKENIZER, self._text_spec)
+        self._engines: dict[Role, Engine] = {}
+        for role, graph in component_graphs(manifest).items():
+            if role in {"text_tokenizer", "image_decoder"}:
+                continue
+            spec = engine_spec(graph, runtime, f"{role}.onnx")
+            spec |= {"threads": threads, "max_batch": batch}
+            self._engines[role] = Engine(graphs, spec)
+
+    def __call__(self, requests: Sequence[Request]) -> list[npt.NDArray[np.float32]]:
+        """Answer requests of one kind: all with a text, a picture, or both.
+
+        Returns:
+            FP32 [labels] for each: the probabilities.
+        """
+        given = _modalities(requests[0])
+        tensors: list[Tensors] = [self._read(request) for request in requests]
+        roles: list[Role] = [f"{modality}_encoder" for modality in given]  # type: ignore[misc]
+        for role in (*roles, head_role(given)):
+            for known, answer in zip(tensors, self._engines[role](tensors), strict=True):
+                if isinstance(answer, Exception):
+                    raise answer
+                known.update(answer)
+        return [known[contract.PROBABILITIES][0] for known in tensors]
+
+    def _read(self, request: Request) -> Tensors:
+        tensors: Tensors = {}
+        if request.text is not None:
+            ids = text_tokenizer.encode(self._tokenizer, request.text.encode(), self._text_spec)
+            tensors[contract.INPUT_IDS] = np.array([ids], np.int64)
+            tensors[contract.ATTENTION_MASK] = np.ones((1, len(ids)), np.int64)
+        if request.image is not None:
+            tensors[contract.PIXELS] = image_decoder.decode(request.image, self._image_spec)[None]
+        return tensors
+
+
+def export_graphs(bundle: Bundle, folder: Path) -> None:
+    """Write the ONNX graphs that every contender on a CPU runtime loads."""
+    write_graphs(bundle, folder)
+
+
+def _modalities(request: Request) -> list[Modality]:
+    given: list[Modality] = []
+    if request.text is not None:
+        given.append("text")
+    if request.image is not None:
+        given.append("image")
+    return given

@@ -1,0 +1,38 @@
+"""Every error that a benchmark can end with.
+
+    TritiumError
+    └── BenchmarkError               a benchmark cannot be run, or gave nothing to report
+        ├── WorkloadError            a workload's file, or a field of it, cannot be used
+        ├── PerfAnalyzerMissingError there is no perf_analyzer; `tritium bench install` brings one
+        └── PerfAnalyzerError        perf_analyzer ended without a measurement
+
+Each message names the cause and the fix in one line.
+"""
+
+from __future__ import annotations
+
+from tritium_builders.errors import TritiumError
+
+
+class BenchmarkError(TritiumError):
+    """A benchmark cannot be run, or gave nothing to report."""
+
+
+class WorkloadError(BenchmarkError):
+    """A workload cannot be used. Names the file and the field.
+
+    Args:
+        file: The workload's file.
+        problem: What is wrong, with the field's name.
+    """
+
+    def __init__(self, file: object, problem: str) -> None:
+        super().__init__(f"{file}: {problem}")
+
+
+class PerfAnalyzerMissingError(BenchmarkError):
+    """There is no perf_analyzer in the user's cache."""
+
+
+class PerfAnalyzerError(BenchmarkError):
+    """The program perf_analyzer ended without a measurement."""
