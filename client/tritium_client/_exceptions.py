@@ -29,6 +29,12 @@ class TritiumClientError(Exception):
     """Seconds from the start of the call to its failure."""
     attempts: int = 0
     """Requests that were sent for the call, retries included; 0 when nothing travelled."""
+    stage: str | None = None
+    """The stage of the graph that it comes from, for instance `image_decoder`, where one is known;
+    of an InvalidInput also `client` or `request`."""
+    index: int | None = None
+    """Index of the item: within the items of `classify_many` and `embed_many`, else within the
+    request."""
 
 
 class InvalidInput(TritiumClientError):
@@ -40,6 +46,9 @@ class InvalidInput(TritiumClientError):
         index: Index of the item within the request; 0 when it carries one item.
         reason: What is wrong with it.
     """
+
+    stage: str
+    index: int
 
     def __init__(self, stage: str, index: int, reason: str) -> None:
         super().__init__(stage, index, reason)

@@ -80,10 +80,12 @@ def _unreachable(failure: Failure) -> TritiumClientError:
 
 
 def _dead_stub(failure: Failure) -> TritiumClientError:
-    return ServerUnavailable(
+    error = ServerUnavailable(
         f"a process of {failure.endpoint} died and has to be restarted, which `tritium serve` "
         f"does by itself within seconds: {failure.details}"
     )
+    error.stage = contract.role_of(failure.details)
+    return error
 
 
 def _deadline_exceeded(failure: Failure) -> TritiumClientError:
@@ -96,7 +98,9 @@ def _cancelled(failure: Failure) -> TritiumClientError:
 
 def _server_error(failure: Failure) -> TritiumClientError:
     asked = f" ({failure.model})" if failure.model else ""
-    return ServerError(f"{failure.endpoint}{asked} failed: {failure.code}: {failure.details}")
+    error = ServerError(f"{failure.endpoint}{asked} failed: {failure.code}: {failure.details}")
+    error.stage = contract.role_of(failure.details)
+    return error
 
 
 _Make = Callable[[Failure], TritiumClientError]

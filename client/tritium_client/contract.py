@@ -124,6 +124,15 @@ def component(app: str, role: Role, content_hash: str) -> str:
     return f"{app}_{role}_{content_hash[:12]}"
 
 
+_COMPONENT = re.compile(rf"_({'|'.join(sorted(ROLES, key=len, reverse=True))})_[0-9a-f]{{12}}")
+
+
+def role_of(text: str) -> Role | None:
+    """The role of the first component that a text names, for instance one of Triton's messages."""
+    match = _COMPONENT.search(text)
+    return None if match is None else next(role for role in ROLES if role == match[1])
+
+
 # --- parameters of an entry point's config -----------------------------------------------------
 
 PARAM_APP = "tritium.app"

@@ -79,6 +79,7 @@ def test_a_request_that_triton_refuses(server: TritonServer, fault: str) -> None
 def test_a_bug_in_a_servable_is_a_server_error(client: Client) -> None:
     with pytest.raises(ServerError, match="a bug in a servable") as caught:
         client.classify(text="crash")
+    assert caught.value.stage == "text_tokenizer"
     assert not caught.value.retryable
 
 
@@ -222,6 +223,7 @@ class TestLifeOfAServer:
         with pytest.raises(ServerUnavailable, match="died and has to be restarted") as caught:
             early_client.classify(text="four", timeout_s=20)
         assert caught.value.retryable
+        assert caught.value.stage == "text_tokenizer"
         assert [type(error) for error in errors] == [ServerUnavailable]
         # The stages that still live answer.
         assert early_client.classify(image=b"\x01").release == 1

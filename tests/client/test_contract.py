@@ -46,6 +46,13 @@ def test_entry_points_are_named_by_what_is_given() -> None:
     )
 
 
+def test_the_role_of_a_component_is_found_in_what_triton_says() -> None:
+    for role in contract.ROLES:
+        name = contract.component("demo", role, "0123456789abcdef")
+        assert contract.role_of(f"Stub process '{name}_0_0' is not healthy.") == role
+    assert contract.role_of("Stub process 'other_model_0_0' is not healthy.") is None
+
+
 def test_an_app_s_name_is_a_plain_lower_case_word() -> None:
     good = ["a", "openmoji", "clip_art_2", "a" * 63]
     bad = ["", "A", "2a", "_a", "a-b", "a b", "a/b", "../a", "a\n", "a" * 64]

@@ -59,6 +59,7 @@ WORDS = st.lists(st.sampled_from(["cat", "dog", "broken", ""]), max_size=40)
 def check(words: list[str], found: list[ItemResult[Classification]]) -> None:
     assert sorted(one.index for one in found) == list(range(len(words)))
     for one in found:
+        assert one.error is None or one.error.index == one.index
         word = words[one.index]
         assert (one.result is None) != (one.error is None)
         if word == "broken":

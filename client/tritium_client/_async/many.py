@@ -69,6 +69,7 @@ async def _result_of(ask: Ask[T], index: int, item: Any) -> ItemResult[T]:
     except ClientClosed:
         raise
     except TritiumClientError as error:
+        error.index = index
         return ItemResult(index, error=error)
 
 

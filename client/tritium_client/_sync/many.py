@@ -67,4 +67,5 @@ def _result_of(ask: Ask[T], index: int, item: Any) -> ItemResult[T]:
     except ClientClosed:
         raise
     except TritiumClientError as error:
+        error.index = index
         return ItemResult(index, error=error)
