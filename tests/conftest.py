@@ -21,16 +21,35 @@ TOGETHER = {
 """Folder -> its room. The first three share the trained demo app, and so one worker."""
 
 
+LONGEST_FIRST = ("demo", "client", "builders", "tensorrt", "deploy")
+"""Two workers take the rooms in this order; a long one at the end would leave one of them idle."""
+
+
+def room_of(nodeid: str) -> str:
+    """The room of a test: the tests of a room share slow fixtures, and so one worker."""
+    folders = nodeid.partition("::")[0].split("/")[1:-1]
+    shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
+    return (*shared, *folders, "other")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of a room together, and long rooms first."""
+
+    def place(item: pytest.Item) -> int:
+        room = room_of(item.nodeid)
+        return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a room, which share slow fixtures, on one of xdist's workers."""
+    """Keep the tests of a room on one of xdist's workers."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            folders = nodeid.partition("::")[0].split("/")[1:-1]
-            shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
-            return (*shared, *folders, "other")[0]
+            return room_of(nodeid)
 
     return ByRoom(config, log)
 
