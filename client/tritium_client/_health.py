@@ -86,7 +86,7 @@ class Rotation:
             return self._eject(self._health[index])
 
     def timed_out(self, index: int) -> float:
-        """Note that a server did not answer within a call's deadline.
+        """Note that a server did not answer within a call's deadline, or before a hedge did.
 
         Returns:
             Seconds for which it is left out; 0 when this alone says little of it.

@@ -34,6 +34,9 @@ async def close_channel(channel: Any) -> None:
 class Cancellation:
     """Gives up a request; in a coroutine, cancelling its task does that already."""
 
+    overtaken = False
+    """Whether a request that was sent later was answered before this one."""
+
 
 async def unary(
     method: Any,

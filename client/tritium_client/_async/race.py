@@ -32,7 +32,8 @@ class Race(Generic[T]):
             TritiumClientError: the first failure that another answer could not mend, else the
                 last one.
         """
-        running = {asyncio.ensure_future(send(Cancellation()))}
+        earlier = Cancellation()
+        running = {asyncio.ensure_future(send(earlier))}
         try:
             done, _ = await asyncio.wait(running, timeout=delay_s)
             if not done and await may_hedge():
@@ -42,10 +43,13 @@ class Race(Generic[T]):
                 first = done.pop()
                 running.remove(first)
                 try:
-                    return first.result()
+                    answer = first.result()
                 except TritiumClientError as error:
                     if not error.retryable or not running:
                         raise
+                else:
+                    earlier.overtaken = True  # says nothing when it is the one that answered
+                    return answer
         finally:
             for task in running:
                 task.cancel()

@@ -37,6 +37,9 @@ def close_channel(channel: Any) -> None:
 class Cancellation:
     """Gives up a request, from another thread."""
 
+    overtaken = False
+    """Whether a request that was sent later was answered before this one."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancel: Callable[[], object] | None = None

@@ -75,7 +75,10 @@ class PoolTransport:
             self._note_failure(index, error)
             raise
         except BaseException:
-            self._rotation.gave_up(index)
+            if cancellation is not None and cancellation.overtaken:
+                self._note_silence(index, "another server answered sooner")
+            else:
+                self._rotation.gave_up(index)
             raise
         self._note_answer(index)
         return answer
@@ -84,16 +87,21 @@ class PoolTransport:
         if isinstance(error, InvalidInput | AppNotFound) and not error.retryable:
             self._note_answer(index)
             return
-        pause_s = 0.0
         if error.retryable:  # gone, full, or draining: others may still serve the app
-            pause_s = self._rotation.failed(index)
+            self._log_ejection(index, self._rotation.failed(index), error)
         elif isinstance(error, DeadlineExceeded):
-            pause_s = self._rotation.timed_out(index)
+            self._note_silence(index, error)
         else:
             self._rotation.gave_up(index)
+
+    def _note_silence(self, index: int, why: object) -> None:
+        pause_s = self._rotation.timed_out(index)
         if pause_s:
-            endpoint = self._servers[index].endpoint
-            logger.warning("%s is left out for %.2f s: %s", endpoint, pause_s, error)
+            self._log_ejection(index, pause_s, why)
+
+    def _log_ejection(self, index: int, pause_s: float, why: object) -> None:
+        endpoint = self._servers[index].endpoint
+        logger.warning("%s is left out for %.2f s: %s", endpoint, pause_s, why)
 
     def _note_answer(self, index: int) -> None:
         if self._rotation.succeeded(index):

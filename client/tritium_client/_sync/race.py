@@ -41,7 +41,7 @@ class Race(Generic[T]):
         """
         running: dict[Future[T], Cancellation] = {}
         try:
-            self._start(send, running)
+            earlier = self._start(send, running)
             done, _ = wait(running, timeout=delay_s)
             if not done and may_hedge():
                 self._start(send, running)
@@ -50,10 +50,13 @@ class Race(Generic[T]):
                 first = done.pop()
                 del running[first]
                 try:
-                    return first.result()
+                    answer = first.result()
                 except TritiumClientError as error:
                     if not error.retryable or not running:
                         raise
+                else:
+                    earlier.overtaken = True  # says nothing when it is the one that answered
+                    return answer
         finally:
             for cancellation in running.values():
                 cancellation.cancel()
@@ -67,7 +70,7 @@ class Race(Generic[T]):
 
     def _start(
         self, send: Callable[[Cancellation], T], running: dict[Future[T], Cancellation]
-    ) -> None:
+    ) -> Cancellation:
         cancellation = Cancellation()
         with self._lock:
             if self._closed:
@@ -77,3 +80,4 @@ class Race(Generic[T]):
             # Tracing and logging read the caller's context.
             context = contextvars.copy_context()
             running[self._threads.submit(context.run, send, cancellation)] = cancellation
+            return cancellation
