@@ -1,10 +1,11 @@
 """What shared memory saves for large pictures, next to plain gRPC.
 
-    python -m tritium_benchmarks.sdk_shared_memory --url localhost:8001 --app openmoji
+    python -m tritium_benchmarks.sdk_shared_memory bundles/openmoji
 
-One request in flight; the two transports take turns, so that a machine that is busy for a while
-slows both. The pictures are made here: a PNG of noise and a BMP, which are large and quick to
-decode, and a JPEG of 12 megapixels, which is what a telephone sends.
+The app is built and served for the measurement, or `--url` names a server that has it. One request
+in flight; the two transports take turns, so that a machine that is busy for a while slows both. The
+pictures are made here: a PNG of noise and a BMP, which are large and quick to decode, and a JPEG of
+12 megapixels, which is what a telephone sends.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import io
 import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tritium_builders import Bundle, build
 from tritium_client import Client
+from tritium_deploy import Ports, serve
 
 TARGET = 0.8
 """Of plain gRPC's latency, for `transport="auto"` to choose shared memory."""
@@ -47,14 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m tritium_benchmarks.sdk_shared_memory",
         description="Compare the transports of the SDK for large pictures.",
     )
-    parser.add_argument("--url", default="localhost:8001", help="a server on this host")
-    parser.add_argument("--app", default="openmoji")
+    parser.add_argument("bundle", type=Path, help="what is built and served")
+    parser.add_argument("--url", help="a server on this host that serves it already")
     parser.add_argument("--rounds", type=int, default=100, help="calls of each kind")
     parser.add_argument("--out", type=Path, help=f"folder for {NAME}.json and {NAME}.md")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    rows = measure(options.url, options.app, options.rounds)
+    with serving(options.bundle, options.url) as (url, app):
+        rows = measure(url, app, options.rounds)
     table = render(rows)
     sys.stdout.write(table)
     if options.out is not None:
@@ -63,6 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         document = {"rounds": options.rounds, "rows": [asdict(row) for row in rows]}
         text = json.dumps(document, indent=1) + "\n"
         (options.out / f"{NAME}.json").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def serving(folder: Path, url: str | None) -> Iterator[tuple[str, str]]:
+    """The address of a server that has a bundle's app, and the app's name."""
+    bundle = Bundle.load(folder)
+    app = bundle.manifest.app
+    if url is not None:
+        yield url, app
+        return
+    with tempfile.TemporaryDirectory(prefix="tritium-shared-memory-") as repository:
+        build(bundle, target="openvino", repository=repository)
+        with serve(repository, ports=Ports.free()) as server:
+            yield server.grpc_url, app
 
 
 def measure(url: str, app: str, rounds: int) -> list[Row]:
