@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import gc
 import json
+import random
 import socket
 import sys
 import threading
@@ -47,6 +48,8 @@ ROUND_CALLS = (THREADS + TASKS) * CALLS_EACH
 WARM_UP_ROUNDS = 2
 PLACES = 8
 """For each client: one that is not given back is soon missed."""
+LARGE = 300_000
+"""Bytes that travel through shared memory, where the client is told so."""
 SETTLE_S = 15.0
 """For what gRPC ends in the background after a channel was closed."""
 GOOD_S = 20.0
@@ -75,6 +78,7 @@ GOOD = (
     *(_good(b"x" * length) for length in (1, 2, 3)),
     _good(b"red apple", b"\x01picture" * 100),
     _good(image=b"\x02picture"),
+    _good(image=b"\x03" * LARGE),
 )
 BAD = (
     _fails(InvalidInput, text="bad"),
@@ -92,20 +96,22 @@ SLOW = Case({"text": "sleep0.02", "timeout_s": GOOD_S}, expected_label(1))
 LATE = _fails(DeadlineExceeded, text="sleep0.02", timeout_s=0.01)
 
 
-def cases(start: int, *, one_server: bool) -> Iterator[Case]:
-    """Calls in a fixed order that differs with `start`.
+def cases(seed: int, *, one_server: bool) -> Iterator[Case]:
+    """Calls in an order that `seed` fixes.
 
     Deadlines that pass count against a server. Only a client with one is asked for them.
     """
-    for number in range(start, start + CALLS_EACH):
-        if number % 60 == 7:
+    draw = random.Random(seed)
+    for _ in range(CALLS_EACH):
+        kind = draw.random()
+        if kind < 0.02:
             yield LATE if one_server else SLOW
-        elif number % 60 == 11:
-            yield RARE[number // 60 % len(RARE)]
-        elif number % 3 == 0:
-            yield BAD[number // 3 % len(BAD)]
+        elif kind < 0.04:
+            yield draw.choice(RARE)
+        elif kind < 0.35:
+            yield draw.choice(BAD)
         else:
-            yield GOOD[number % len(GOOD)]
+            yield draw.choice(GOOD)
 
 
 @dataclass
@@ -152,23 +158,29 @@ async def _call_async(client: AsyncClient, case: Case, seen: Seen) -> None:
 
 
 def _settings(url: str, dead: str) -> list[dict[str, Any]]:
-    """Of a plain client, and of one that retries and hedges beside a server that is not there."""
+    """Of a plain client, and of one with everything else, beside a server that is not there."""
     common = {"app": APP, "max_in_flight": PLACES}
     patient = RetryPolicy(attempts=5, budget=1.0, burst=100, first_pause_s=0.005)
     return [
         {"url": url, **common},
-        {"url": [url, dead], "retries": patient, "hedging": HedgePolicy(after=10), **common},
+        {
+            "url": [url, dead],
+            "retries": patient,
+            "hedging": HedgePolicy(after=10),
+            "transport": "shared_memory",
+            **common,
+        },
     ]
 
 
-def in_threads(url: str, dead: str, start: int, seen: Seen) -> None:
+def in_threads(url: str, dead: str, seed: int, seen: Seen) -> None:
     """Call from several threads that share two clients."""
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(**given)) for given in _settings(url, dead)]
 
         def work(number: int) -> None:
             client = clients[number % 2]
-            for case in cases(start + number * CALLS_EACH, one_server=number % 2 == 0):
+            for case in cases(seed + number, one_server=number % 2 == 0):
                 _call(client, case, seen)
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -180,7 +192,7 @@ def in_threads(url: str, dead: str, start: int, seen: Seen) -> None:
                     break
 
 
-async def in_tasks(url: str, dead: str, start: int, seen: Seen) -> None:
+async def in_tasks(url: str, dead: str, seed: int, seen: Seen) -> None:
     """Call from several tasks that share two clients; some calls are cancelled."""
     async with AsyncExitStack() as stack:
         clients = [
@@ -189,7 +201,7 @@ async def in_tasks(url: str, dead: str, start: int, seen: Seen) -> None:
 
         async def work(number: int) -> None:
             client = clients[number % 2]
-            for case in cases(start + number * CALLS_EACH, one_server=number % 2 == 0):
+            for case in cases(seed + number, one_server=number % 2 == 0):
                 await _call_async(client, case, seen)
             cancelled = asyncio.create_task(client.classify(**SLOW.arguments))
             await asyncio.sleep(0.002)
@@ -269,9 +281,9 @@ async def _rounds(url: str, dead: str, calls: int) -> dict[str, Any]:
         if number == WARM_UP_ROUNDS:
             before = await settled(lambda now: now.connections == 0 and now.python_threads == 1)
             seen = Seen()
-        threads = threading.Thread(target=in_threads, args=(url, dead, number * 17, seen))
+        threads = threading.Thread(target=in_threads, args=(url, dead, number * TASKS, seen))
         threads.start()
-        await in_tasks(url, dead, number * 17, seen)
+        await in_tasks(url, dead, number * TASKS, seen)
         threads.join()
         if seen.wrong:
             break
