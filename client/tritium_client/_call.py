@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from tritium_client._exceptions import DeadlineExceeded, TritiumClientError
+from tritium_client._options import Method
 from tritium_client._results import Timing
 from tritium_client._tracing import trace_headers
 
@@ -37,6 +38,11 @@ class Call:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise ValueError(f"timeout_s must be a positive number of seconds: {self.timeout_s}")
+
+    def count(self, method: Method) -> None:
+        """Note that one more request is sent for it."""
+        self.attempts += 1
+        self.inferences += method == "ModelInfer"
 
     @property
     def elapsed_s(self) -> float:

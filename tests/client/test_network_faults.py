@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
@@ -20,10 +21,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_benchmarks.proxy import Fault, Proxy
 from tritium_client import (
+    AppLacksCapability,
+    AppNotFound,
     AsyncClient,
     Client,
     DeadlineExceeded,
     HedgePolicy,
+    InvalidInput,
     RetryPolicy,
     ServerUnavailable,
     TritiumClientError,
@@ -168,6 +172,26 @@ def test_a_draining_server_beside_another_is_no_fault(second: TritonServer, prox
                 ask(client, number, timeout_s=10)
         finally:
             second.load("demo_classify_text")
+
+
+def test_a_server_that_does_not_have_the_app_yet_is_no_answer(
+    second: TritonServer, tmp_path: Path
+) -> None:
+    """One that was just restarted answers before its models are loaded."""
+    (tmp_path / "empty").mkdir()
+    with (
+        triton_server(tmp_path / "empty") as young,
+        Client([young.url, second.url], app="demo") as client,
+    ):
+        for number in range(20):
+            ask(client, number, timeout_s=10)
+        assert client.status().ready
+        for capability in (lambda: client.embed_text("a"), lambda: client.classify(image=b"")):
+            with pytest.raises((AppLacksCapability, InvalidInput)):
+                capability()
+        with pytest.raises(AppNotFound):
+            client.classify(text="a", app="nothing")
+        ask(client, 1)
 
 
 @pytest.fixture(scope="module")

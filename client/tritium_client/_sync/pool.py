@@ -64,13 +64,48 @@ class PoolTransport:
         model: str = "",
         cancellation: _io.Cancellation | None = None,
     ) -> Any:
-        """Send one message to the server whose turn it is; see `Transport`."""
+        """Send one message to the server whose turn it is; see `Transport`.
+
+        A server that has just started has no app yet, and one that ends has none any more. So one
+        that does not know what was asked for is no answer while there are others to ask.
+        """
         call.remaining_s()  # a call that comes too late says nothing of a server
-        index = self._rotation.choose()
+        without: dict[int, AppNotFound] = {}
+        while (index := self._rotation.choose()) not in without:
+            if without:
+                call.count(method)
+            try:
+                answer = self._send_to(index, method, request, call, model, cancellation)
+            except AppNotFound as error:
+                without[index] = error
+                continue
+            except BaseException:
+                for lacking in without:
+                    self._rotation.gave_up(lacking)
+                raise
+            for lacking, why in without.items():
+                self._log_ejection(lacking, self._rotation.failed(lacking), why)
+            return answer
+        self._rotation.gave_up(index)
+        for lacking, why in without.items():
+            self._note_failure(lacking, why)
+        raise without[index]
+
+    def _send_to(
+        self,
+        index: int,
+        method: Method,
+        request: Any,
+        call: Call,
+        model: str,
+        cancellation: _io.Cancellation | None,
+    ) -> Any:
         server = self._servers[index]
         call.endpoint = server.endpoint
         try:
             answer = server.send(method, request, call, model=model, cancellation=cancellation)
+        except AppNotFound:
+            raise  # what that says of the server, the others tell
         except TritiumClientError as error:
             self._note_failure(index, error)
             raise

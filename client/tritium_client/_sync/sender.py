@@ -135,15 +135,13 @@ class Sender:
         model: str,
         cancellation: _io.Cancellation | None,
     ) -> Any:
-        infers = method == "ModelInfer"
-        call.attempts += 1
-        call.inferences += infers
+        call.count(method)
         began = time.monotonic()
         try:
             answer = self._transport.send(
                 method, request, call, model=model, cancellation=cancellation
             )
-            if infers:
+            if method == "ModelInfer":
                 call.answered_in_s = time.monotonic() - began
                 self._hedges.note(model, call.answered_in_s)
             return answer
