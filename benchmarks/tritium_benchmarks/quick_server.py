@@ -6,7 +6,6 @@ constant probabilities. A text `sleep<seconds>` makes it slow.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import tempfile
@@ -123,16 +122,15 @@ def _config(name: str, modalities: tuple[Modality, ...]) -> pb.ModelConfig:
     for modality in modalities:
         config.input.add(name=modality, data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name=contract.PROBABILITIES, data_type=pb.TYPE_FP32, dims=[len(LABELS)])
-    values = {
-        contract.PARAM_APP: APP,
-        contract.PARAM_RELEASE: "1",
-        contract.PARAM_TASK: "classification",
-        contract.PARAM_MODALITIES: ",".join(modalities),
-        contract.PARAM_LABELS: json.dumps(LABELS),
-        contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
-        contract.PARAM_TARGET: "none",
-        contract.PARAM_PRECISION: "fp32",
-    }
+    values = contract.entry_point_parameters(
+        app=APP,
+        release=1,
+        task="classification",
+        modalities=modalities,
+        labels=LABELS,
+        target="none",
+        precision="fp32",
+    )
     for key, value in values.items():
         config.parameters[key].string_value = value
     return config

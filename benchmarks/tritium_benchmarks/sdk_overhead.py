@@ -320,7 +320,6 @@ class _Bare:
             contract.entry_point(asked.app, "classify", tuple(inputs)),
             inputs,
             request_id="",
-            timeout_s=TIMEOUT_S,
         )
         self.ask = partial(infer, request, timeout=TIMEOUT_S)
 

@@ -229,16 +229,15 @@ def _entry_point(
     config.output.append(_output(TensorSpec(contract.PROBABILITIES, (-1,))))
     _set_parameters(
         config,
-        {
-            contract.PARAM_APP: manifest.app,
-            contract.PARAM_RELEASE: str(number),
-            contract.PARAM_TASK: manifest.task,
-            contract.PARAM_MODALITIES: ",".join(given),
-            contract.PARAM_LABELS: json.dumps(manifest.labels, ensure_ascii=False),
-            contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
-            contract.PARAM_TARGET: target,
-            contract.PARAM_PRECISION: precision,
-        },
+        contract.entry_point_parameters(
+            app=manifest.app,
+            release=number,
+            task=manifest.task,
+            modalities=given,
+            labels=manifest.labels,
+            target=target,
+            precision=precision,
+        ),
     )
     return config
 

@@ -50,6 +50,11 @@ class Call:
         return time.monotonic() - self.started
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; not positive when it has passed."""
+        return self.timeout_s - self.elapsed_s
+
+    @property
     def timing(self) -> Timing:
         """Where the time of the answered call went."""
         return Timing(self.elapsed_s, self.answered_in_s, self.inferences)
@@ -60,7 +65,7 @@ class Call:
         Raises:
             DeadlineExceeded: when it has passed.
         """
-        remaining = self.timeout_s - self.elapsed_s
+        remaining = self.left_s
         if remaining <= 0:
             raise DeadlineExceeded(f"no answer from {self.endpoint} within {self.timeout_s:g} s")
         return remaining

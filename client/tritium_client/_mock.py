@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -110,16 +109,15 @@ def _entry_points(apps: dict[str, MockApp]) -> Iterator[tuple[str, _EntryPoint]]
 def _config(asked: str, found: _EntryPoint) -> Any:
     response = service_pb2.ModelConfigResponse()
     response.config.name = asked
-    parameters = {
-        contract.PARAM_APP: found.app,
-        contract.PARAM_RELEASE: str(found.mock.release),
-        contract.PARAM_TASK: "classification" if found.verb == "classify" else found.verb,
-        contract.PARAM_MODALITIES: ",".join(found.modalities),
-        contract.PARAM_LABELS: json.dumps(found.mock.labels),
-        contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
-        contract.PARAM_TARGET: "mock",
-        contract.PARAM_PRECISION: "fp32",
-    }
+    parameters = contract.entry_point_parameters(
+        app=found.app,
+        release=found.mock.release,
+        task="classification" if found.verb == "classify" else found.verb,
+        modalities=found.modalities,
+        labels=found.mock.labels,
+        target="mock",
+        precision="fp32",
+    )
     for key, value in parameters.items():
         response.config.parameters[key].string_value = value
     return response

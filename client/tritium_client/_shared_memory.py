@@ -14,12 +14,16 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 import uuid
 import weakref
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 PREFIX = "tritium-client-"
+NEW_PREFIX = "new-"
+MADE_WITHIN_S = 60.0
+"""A region is named and locked within milliseconds of its making; one that is not was given up."""
 SMALLEST_BYTES = 256 * 1024
 """What is smaller travels faster in its message. Sizes of regions are powers of 2 times this."""
 MOST_BYTES = 256 * 1024 * 1024
@@ -40,7 +44,7 @@ class Region:
         self.name = f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.size = size
         # Under another name until it is locked: unlocked regions are somebody's to remove.
-        path, unlocked = FOLDER / self.name, FOLDER / f"new-{self.name}"
+        path, unlocked = FOLDER / self.name, FOLDER / f"{NEW_PREFIX}{self.name}"
         file = os.open(unlocked, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -49,7 +53,7 @@ class Region:
             self._memory = mmap.mmap(file, size)
             unlocked.rename(path)
         except OSError:
-            unlocked.unlink()
+            unlocked.unlink(missing_ok=True)
             os.close(file)
             raise
         self._close = weakref.finalize(self, _close, file, path, os.getpid())
@@ -137,6 +141,10 @@ def remove_stale() -> None:
     for path in FOLDER.glob(f"{PREFIX}*"):
         if is_stale(path.name):
             path.unlink(missing_ok=True)
+    for path in FOLDER.glob(f"{NEW_PREFIX}{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # it has its name by now
+            if time.time() - path.stat().st_mtime > MADE_WITHIN_S and is_stale(path.name):
+                path.unlink()
 
 
 def is_stale(name: str) -> bool:

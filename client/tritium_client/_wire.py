@@ -40,7 +40,6 @@ def infer_request(
     inputs: Mapping[Modality, bytes],
     *,
     request_id: str,
-    timeout_s: float,
     outputs: Sequence[str] = contract.OUTPUTS["classify"],
 ) -> Any:
     """Write a request of one item: each modality is BYTES [1, 1].
@@ -49,8 +48,6 @@ def infer_request(
         entry_point: The Triton model.
         inputs: Modality -> bytes.
         request_id: Comes back with the answer, and is what the server logs.
-        timeout_s: Becomes Triton's request parameter `timeout` (microseconds): a request that
-            still waits in a queue by then is not computed.
         outputs: The tensors to be answered with.
     """
     request = service_pb2.ModelInferRequest(model_name=entry_point, id=request_id)
@@ -60,12 +57,16 @@ def infer_request(
         request.raw_input_contents.append(struct.pack("<I", len(data)) + data)
     for name in outputs:
         request.outputs.add(name=name)
-    set_timeout(request, timeout_s)
     return request
 
 
 def set_timeout(request: Any, timeout_s: float) -> None:
-    """Give a request the seconds that are left of its call, as Triton's microseconds."""
+    """Write how long a request may wait: one that is still in a queue by then is not computed.
+
+    Args:
+        request: What `infer_request` wrote; an earlier timeout is replaced.
+        timeout_s: Seconds; Triton's request parameter `timeout` has them in microseconds.
+    """
     request.parameters["timeout"].int64_param = max(1, int(timeout_s * 1_000_000))
 
 

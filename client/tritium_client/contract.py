@@ -8,8 +8,9 @@ the error format is written out in each of them; a test compares the two.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -154,6 +155,43 @@ PARAM_SERVER_COMPUTE_CAPABILITY = "tritium.server.compute_capability"
 PARAM_SERVER_APPS = "tritium.server.apps"
 """JSON list: every app that the server serves, as of the load of this entry point; added likewise.
 """
+
+
+def entry_point_parameters(
+    *,
+    app: str,
+    release: int,
+    task: str,
+    modalities: Sequence[Modality],
+    labels: Sequence[str],
+    target: str,
+    precision: str,
+) -> dict[str, str]:
+    """Write what an entry point's config says of the release behind it.
+
+    Args:
+        app: The app's name.
+        release: The release's number.
+        task: What the app was trained for, for instance `classification`.
+        modalities: What this entry point takes.
+        labels: In the order of the probabilities; of `score`, what each of the scores is.
+        target: What the components are compiled for, for instance `openvino`.
+        precision: Of the engines, for instance `fp32`.
+
+    Returns:
+        Name -> value of the config's parameters, all of them strings.
+    """
+    return {
+        PARAM_APP: app,
+        PARAM_RELEASE: str(release),
+        PARAM_TASK: task,
+        PARAM_MODALITIES: ",".join(modalities),
+        PARAM_LABELS: json.dumps(labels, ensure_ascii=False),
+        PARAM_WIRE_VERSION: WIRE_VERSION,
+        PARAM_TARGET: target,
+        PARAM_PRECISION: precision,
+    }
+
 
 # --- the server's name -------------------------------------------------------------------------
 

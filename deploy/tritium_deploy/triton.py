@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 
 from tritium_client import contract
-from tritium_client.contract import KEEPALIVE_MS
 from tritium_deploy import guard
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
@@ -39,7 +38,7 @@ REQUEST_BYTES = 24 * MEBIBYTE
 """What has to be left for requests: one encoded picture of the largest accepted size."""
 START_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 3
-PING_INTERVAL_MS = KEEPALIVE_MS // 2
+PING_INTERVAL_MS = contract.KEEPALIVE_MS // 2
 """Triton's own limit is 5 minutes: it would close the connection of a client that asks, every few
 seconds of a long request, whether the server is still there."""
 

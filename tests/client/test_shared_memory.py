@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,13 @@ from tests.support.demo_repository import expected_label, write_repository
 from tests.support.triton import TritonServer, free_port, triton_server
 from tritonclient.grpc import InferenceServerClient
 
-from tritium_client import AsyncClient, Client, DeadlineExceeded
+from tritium_client import AsyncClient, Client, DeadlineExceeded, ServerError
 from tritium_client import _shared_memory as memory
+from tritium_client._call import Call
+from tritium_client._options import Method
 from tritium_client._shared_memory import FOLDER, PREFIX, Region, RegionPool, remove_stale
+from tritium_client._sync.shared_memory import SharedMemoryTransport
+from tritium_client._wire import infer_request
 
 LARGE = 600 * 1024
 
@@ -199,6 +204,40 @@ def test_a_server_that_keeps_shared_memory_to_itself_gets_messages(
         for number in range(3):
             answer = client.classify(image=picture(number))
             assert answer.label == expected_label(1, first_byte=number)
+
+
+class Late:
+    """A server that lets the deadline of every registration pass."""
+
+    endpoint = "late:1"
+
+    def send(self, method: Method, request: Any, call: Call, **_: Any) -> Any:
+        del request, call
+        raise DeadlineExceeded("too late") if "Register" in method else ServerError(method)
+
+    def close(self) -> None: ...
+
+
+def test_a_call_that_ends_before_its_region_is_registered_leaves_none(nothing_left: None) -> None:
+    transport = SharedMemoryTransport(Late())
+    request = infer_request("demo_classify_image", {"image": picture(1)}, request_id="a")
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded):
+            transport.send("ModelInfer", request, Call("late:1", 5))
+        assert regions() == set()
+    assert transport._pool.lend(memory.MOST_BYTES) is not None, "and all of the room is free"
+
+
+def test_a_region_whose_making_a_crash_cut_short_is_removed_when_it_is_old(
+    nothing_left: None,
+) -> None:
+    path = FOLDER / f"{memory.NEW_PREFIX}{PREFIX}1-abc"
+    path.touch()
+    remove_stale()
+    assert path.exists(), "somebody may be making it"
+    os.utime(path, (0, time.time() - 2 * memory.MADE_WITHIN_S))
+    remove_stale()
+    assert not path.exists()
 
 
 def test_a_transport_that_there_is_not_is_refused() -> None:

@@ -19,6 +19,7 @@ from tritium_client._wire import (
     read_config,
     read_probabilities,
     read_release,
+    set_timeout,
 )
 
 
@@ -26,17 +27,19 @@ from tritium_client._wire import (
 def test_an_element_is_packed_as_triton_s_own_client_packs_it(data: bytes) -> None:
     theirs = InferInput("image", [1, 1], "BYTES")
     theirs.set_data_from_numpy(np.array([[data]], dtype=object))
-    ours = infer_request("demo_classify_image", {"image": data}, request_id="a", timeout_s=1)
+    ours = infer_request("demo_classify_image", {"image": data}, request_id="a")
     assert ours.raw_input_contents[0] == theirs._get_content()
     assert ours.inputs[0] == theirs._get_tensor()
 
 
 def test_the_deadline_travels_in_microseconds() -> None:
-    request = infer_request("demo_classify_text", {"text": b"a"}, request_id="a", timeout_s=0.25)
+    request = infer_request("demo_classify_text", {"text": b"a"}, request_id="a")
+    set_timeout(request, 0.25)
     assert request.parameters["timeout"].int64_param == 250_000
     # 0 would mean no timeout at all.
-    request = infer_request("demo_classify_text", {"text": b"a"}, request_id="a", timeout_s=1e-9)
-    assert request.parameters["timeout"].int64_param == 1
+    for none_left in (1e-9, 0, -3):
+        set_timeout(request, none_left)
+        assert request.parameters["timeout"].int64_param == 1
 
 
 @given(

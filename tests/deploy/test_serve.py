@@ -150,7 +150,7 @@ def test_a_client_may_ask_every_few_seconds_whether_the_server_is_still_there(
     with grpc.insecure_channel(server.grpc_url, options=options) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         text = f"sleep {slept}".encode()
-        request = infer_request("tiny_classify_text", {"text": text}, request_id="a", timeout_s=60)
+        request = infer_request("tiny_classify_text", {"text": text}, request_id="a")
         assert stub.ModelInfer(request, timeout=60).id == "a"
 
 

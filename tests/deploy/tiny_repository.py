@@ -7,7 +7,6 @@ arithmetic of tiny_servable.py, the layout is DESIGN.md sections 5 and 6.
 from __future__ import annotations
 
 import hashlib
-import json
 import py_compile
 import sys
 from collections.abc import Mapping
@@ -184,16 +183,16 @@ def _write_alias(repository: Path, tiny: TinyApp, modalities: tuple[Modality, ..
     for modality in modalities:
         step.input_map[modality] = modality
     step.output_map["probabilities"] = "probabilities"
-    parameters = {
-        contract.PARAM_APP: tiny.app,
-        contract.PARAM_RELEASE: str(tiny.number),
-        contract.PARAM_TASK: "classification",
-        contract.PARAM_MODALITIES: modalities_key(modalities),
-        contract.PARAM_LABELS: json.dumps(LABELS),
-        contract.PARAM_WIRE_VERSION: tiny.wire_version,
-        contract.PARAM_TARGET: "openvino",
-        contract.PARAM_PRECISION: "fp32",
-    }
+    parameters = contract.entry_point_parameters(
+        app=tiny.app,
+        release=tiny.number,
+        task="classification",
+        modalities=modalities,
+        labels=LABELS,
+        target="openvino",
+        precision="fp32",
+    )
+    parameters[contract.PARAM_WIRE_VERSION] = tiny.wire_version
     for key, value in parameters.items():
         config.parameters[key].string_value = value
     (repository / name / str(tiny.number)).mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ and sometimes deadlocks, when one branch of an ensemble fails while another stil
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -185,16 +184,15 @@ def _ensemble(
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=8)
     config.input.extend(pb.ModelInput(**_bytes(modality)) for modality in modalities)
     config.output.append(pb.ModelOutput(**_probabilities(LABELS[release])))
-    values = {
-        contract.PARAM_APP: app,
-        contract.PARAM_RELEASE: str(release),
-        contract.PARAM_TASK: "classification",
-        contract.PARAM_MODALITIES: ",".join(modalities),
-        contract.PARAM_LABELS: json.dumps(LABELS[release]),
-        contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
-        contract.PARAM_TARGET: "openvino",
-        contract.PARAM_PRECISION: "fp32",
-    }
+    values = contract.entry_point_parameters(
+        app=app,
+        release=release,
+        task="classification",
+        modalities=modalities,
+        labels=LABELS[release],
+        target="openvino",
+        precision="fp32",
+    )
     values.update({f"tritium.{key}": value for key, value in parameters.items()})
     for key, value in values.items():
         config.parameters[key].string_value = value

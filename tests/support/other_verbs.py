@@ -7,7 +7,6 @@ picture.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +113,15 @@ def _ensemble(name: str, step_model: str, verb: Verb, modalities: tuple[Modality
         step.input_map[modality] = modality
     for output in contract.OUTPUTS[verb]:
         step.output_map[output] = output
-    values = {
-        contract.PARAM_APP: APP,
-        contract.PARAM_RELEASE: "1",
-        contract.PARAM_TASK: verb,
-        contract.PARAM_MODALITIES: ",".join(modalities),
-        contract.PARAM_LABELS: json.dumps(LABELS[verb]),
-        contract.PARAM_WIRE_VERSION: contract.WIRE_VERSION,
-        contract.PARAM_TARGET: "openvino",
-        contract.PARAM_PRECISION: "fp32",
-    }
+    values = contract.entry_point_parameters(
+        app=APP,
+        release=1,
+        task=verb,
+        modalities=modalities,
+        labels=LABELS[verb],
+        target="openvino",
+        precision="fp32",
+    )
     for key, value in values.items():
         config.parameters[key].string_value = value
     return config

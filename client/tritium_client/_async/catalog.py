@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from tritonclient.grpc import service_pb2
@@ -10,11 +9,13 @@ from tritonclient.grpc import service_pb2
 from tritium_client import _wire, contract
 from tritium_client._async.sender import AsyncSender
 from tritium_client._call import Call
-from tritium_client._exceptions import AppLacksCapability, AppNotFound, ServerError
-from tritium_client._results import AppStatus, EntryPoint
+from tritium_client._exceptions import AppLacksCapability, AppNotFound, InvalidInput, ServerError
+from tritium_client._results import AppStatus, EntryPoint, ServerStatus
 from tritium_client.contract import Modality, Verb
 
 _MODALITIES: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+_ENTRY_POINTS = tuple((verb, given) for verb in contract.VERBS for given in _MODALITIES)
+"""Every one that an app may have."""
 
 Offer = tuple[Verb, _wire.EntryPointConfig]
 """What an entry point does, and what its config says."""
@@ -54,6 +55,21 @@ class AsyncCatalog:
         response = await self._sender.send("ModelConfig", request, call, model=name)
         return _wire.read_config(response.config)
 
+    async def first(self, app: str, call: Call) -> _wire.EntryPointConfig:
+        """The first thing that an app answers, in the order of the contract.
+
+        Raises:
+            AppNotFound: the server does not serve the app.
+        """
+        missing: AppNotFound | None = None
+        for verb, modalities in _ENTRY_POINTS:
+            try:
+                return await self.config(contract.entry_point(app, verb, modalities), call)
+            except AppNotFound as error:
+                missing = missing or error
+        assert missing is not None  # noqa: S101 - there are entry points
+        raise missing
+
     async def offers(self, app: str, call: Call) -> list[Offer]:
         """Everything that an app answers, at least one; in the order of the contract.
 
@@ -62,7 +78,7 @@ class AsyncCatalog:
         """
         found: list[Offer] = []
         missing: AppNotFound | None = None
-        for verb, modalities in _all_entry_points():
+        for verb, modalities in _ENTRY_POINTS:
             try:
                 name = contract.entry_point(app, verb, modalities)
                 found.append((verb, await self.config(name, call)))
@@ -120,39 +136,57 @@ class AsyncCatalog:
             if app in asked:
                 continue
             asked.add(app)
-            config = await self._first(app, call)
-            if config is not None:
-                served.add(app)
-                to_ask.extend(name for name in config.server_apps if contract.is_app_name(name))
+            try:
+                config = await self.first(app, call)
+            except AppNotFound:
+                continue
+            served.add(app)
+            to_ask.extend(name for name in config.server_apps if contract.is_app_name(name))
         return tuple(sorted(served))
 
-    async def explain_missing(
+    async def server(self, call: Call) -> ServerStatus:
+        """What the server says of itself."""
+        send = self._sender.send
+        live = await send("ServerLive", service_pb2.ServerLiveRequest(), call)
+        ready = await send("ServerReady", service_pb2.ServerReadyRequest(), call)
+        metadata = await send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
+        return ServerStatus(self._sender.endpoint, live.live, ready.ready, metadata.version)
+
+    async def explain(
         self,
+        error: AppNotFound | InvalidInput,
+        asked: str,
         app: str,
         verb: Verb,
         modalities: tuple[Modality, ...],
         call: Call,
-        error: AppNotFound,
     ) -> None:
-        """Say what the app answers in place of what was asked.
+        """Look for what lies behind Triton's refusal of a request; return when it says it all.
+
+        Args:
+            error: The refusal.
+            asked: The Triton model that was asked.
+            app: The app that it belongs to.
+            verb: What was to be done.
+            modalities: What was given.
+            call: The call that this is a part of.
 
         Raises:
-            AppLacksCapability: the app is there.
-            AppNotFound: it is not.
+            AppLacksCapability: the app is there, and answers something else.
+            IncompatibleRelease: another major version has other tensors than were sent.
+            TritiumClientError: what came of looking.
         """
+        if isinstance(error, InvalidInput):
+            if error.stage == "request":
+                await self.config(asked, call)
+            return
+        if error.retryable:
+            return
         offers = await self.offers(app, call)
         answers = " or ".join(f"{does} {' + '.join(one.modalities)}" for does, one in offers)
         raise AppLacksCapability(
             f"{app!r} answers {answers}, not {verb} {' + '.join(modalities)}"
         ) from error
-
-    async def _first(self, app: str, call: Call) -> _wire.EntryPointConfig | None:
-        for verb, modalities in _all_entry_points():
-            try:
-                return await self.config(contract.entry_point(app, verb, modalities), call)
-            except AppNotFound:
-                continue
-        return None
 
     async def _is_ready(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
@@ -161,9 +195,3 @@ class AsyncCatalog:
         request = service_pb2.ModelReadyRequest(name=name)
         response: Any = await self._sender.send("ModelReady", request, call, model=name)
         return bool(response.ready)
-
-
-def _all_entry_points() -> Iterator[tuple[Verb, tuple[Modality, ...]]]:
-    for verb in contract.VERBS:
-        for modalities in _MODALITIES:
-            yield verb, modalities

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
 from tritium_client._arguments import (
@@ -23,18 +20,9 @@ from tritium_client._async.pool import open_transport
 from tritium_client._async.sender import AsyncSender
 from tritium_client._async.transport import AsyncTransport
 from tritium_client._call import Call
-from tritium_client._exceptions import (
-    AppNotFound,
-    InvalidInput,
-)
+from tritium_client._exceptions import AppNotFound, InvalidInput
 from tritium_client._hedging import HedgePolicy
-from tritium_client._inputs import (
-    ImageInput,
-    Item,
-    TextInput,
-    inputs_to_bytes,
-    unpack_item,
-)
+from tritium_client._inputs import ImageInput, Item, TextInput, inputs_to_bytes, unpack_item
 from tritium_client._results import (
     AppStatus,
     Classification,
@@ -109,14 +97,8 @@ class AsyncClient:
         if isinstance(transport, str):
             check_transport(transport)
             security = Security(tls, token, metadata or {})
-            shares = transport == "shared_memory"
-            transport = open_transport(endpoints, security, share_memory=shares)
-        self._sender = AsyncSender(
-            transport,
-            retries or RetryPolicy(),
-            hedging,
-            max_in_flight,
-        )
+            transport = open_transport(transport, endpoints, security)
+        self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = AsyncCatalog(self._sender)
 
     @property
@@ -268,11 +250,7 @@ class AsyncClient:
         return run_many(items, ask, concurrency, ordered=ordered)
 
     async def embed_text(
-        self,
-        text: TextInput,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        app: str | None = None,
+        self, text: TextInput, *, timeout_s: float = DEFAULT_TIMEOUT_S, app: str | None = None
     ) -> Embedding:
         """Embed a text in the space that the app's texts and pictures share.
 
@@ -398,8 +376,7 @@ class AsyncClient:
         """
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
-            offers = await self._catalog.offers(app, call)
-            return offers[0][1].labels
+            return (await self._catalog.first(app, call)).labels
 
     async def status(
         self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -428,16 +405,7 @@ class AsyncClient:
             TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
         """
         with self._sender.begin(timeout_s) as call:
-            send = self._sender.send
-            live = await send("ServerLive", service_pb2.ServerLiveRequest(), call)
-            ready = await send("ServerReady", service_pb2.ServerReadyRequest(), call)
-            metadata = await send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
-        return ServerStatus(
-            endpoint=self.endpoint,
-            live=live.live,
-            ready=ready.ready,
-            version=metadata.version,
-        )
+            return await self._catalog.server(call)
 
     async def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
         """The apps that the server serves, sorted.
@@ -462,12 +430,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:
@@ -523,22 +486,12 @@ class AsyncClient:
         modalities = tuple(inputs)
         name = self._choose_entry_point(app, verb, modalities, call)
         request = _wire.infer_request(
-            name,
-            inputs,
-            request_id=call.request_id,
-            timeout_s=call.remaining_s(),
-            outputs=contract.OUTPUTS[verb],
+            name, inputs, request_id=call.request_id, outputs=contract.OUTPUTS[verb]
         )
         try:
             response = await self._sender.send("ModelInfer", request, call, model=name)
-        except AppNotFound as error:
-            if not error.retryable:
-                await self._catalog.explain_missing(app, verb, modalities, call, error)
-            raise
-        except InvalidInput as error:
-            if error.stage == "request":
-                # Another major version has other tensors; say that rather than their names.
-                await self._catalog.config(name, call)
+        except (AppNotFound, InvalidInput) as error:
+            await self._catalog.explain(error, name, app, verb, modalities, call)
             raise
         number = _wire.read_release(response)
         return response, await self._catalog.release(app, verb, modalities, number, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tritium_client._arguments import TransportName
 from tritium_client._async import _io
 from tritium_client._async.transport import AsyncGrpcTransport, AsyncTransport
 from tritium_client._call import Call
@@ -21,14 +22,14 @@ from tritium_client._security import Security
 
 
 def open_transport(
-    endpoints: Sequence[str], security: Security | None = None, *, share_memory: bool = False
+    name: TransportName, endpoints: Sequence[str], security: Security
 ) -> AsyncTransport:
     """What carries the requests of a client.
 
     Args:
+        name: `shared_memory` hands large inputs to servers on this host through it.
         endpoints: host:port of each server, at least one.
         security: TLS, and what every request carries.
-        share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `AsyncGrpcTransport`.
@@ -36,7 +37,7 @@ def open_transport(
     servers: list[AsyncTransport] = [
         AsyncGrpcTransport(endpoint, security) for endpoint in endpoints
     ]
-    if share_memory:
+    if name == "shared_memory":
         # Needs Linux; the rest of the client does not.
         from tritium_client._async.shared_memory import AsyncSharedMemoryTransport
 

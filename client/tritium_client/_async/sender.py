@@ -81,14 +81,13 @@ class AsyncSender:
         """
         attempt = 1
         while True:
-            if method == "ModelInfer":
-                _wire.set_timeout(request, call.remaining_s())
             await self._take_place(call)
+            if method == "ModelInfer":  # not sooner: waiting for the place took its time
+                _wire.set_timeout(request, call.left_s)
             try:
                 return await self._attempt(method, request, call, model)
             except TritiumClientError as error:
-                left = call.timeout_s - call.elapsed_s
-                pause_s = self._retries.pause_s(error, attempt, left)
+                pause_s = self._retries.pause_s(error, attempt, call.left_s)
                 if pause_s is None:
                     raise
                 logger.info("%s is sent again in %.3f s: %s", call.request_id, pause_s, error)

@@ -110,13 +110,15 @@ class AsyncSharedMemoryTransport:
                 await self._register(region, call)
                 tensor.parameters["shared_memory_region"].string_param = region.name
                 tensor.parameters["shared_memory_byte_size"].int64_param = len(content)
-        except (InvalidInput, ServerError, ServerUnavailable, OSError) as error:
-            # A server that cannot be reached may share memory later; the message will say so.
-            self._shares = isinstance(error, ServerUnavailable)
-            logger.info("%s shares no memory with this process: %s", self.endpoint, error)
+        except BaseException as error:
             for region in lent:
                 self._pool.drop(region)
             lent.clear()
+            if not isinstance(error, InvalidInput | ServerError | ServerUnavailable | OSError):
+                raise  # the deadline has passed, or somebody gave up
+            # A server that cannot be reached may share memory later; the message will say so.
+            self._shares = isinstance(error, ServerUnavailable)
+            logger.info("%s shares no memory with this process: %s", self.endpoint, error)
             return request
         return shared
 

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
 from tritium_client._call import Call
-from tritium_client._exceptions import AppLacksCapability, AppNotFound, ServerError
-from tritium_client._results import AppStatus, EntryPoint
+from tritium_client._exceptions import AppLacksCapability, AppNotFound, InvalidInput, ServerError
+from tritium_client._results import AppStatus, EntryPoint, ServerStatus
 from tritium_client._sync.sender import Sender
 from tritium_client.contract import Modality, Verb
 
 _MODALITIES: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+_ENTRY_POINTS = tuple((verb, given) for verb in contract.VERBS for given in _MODALITIES)
+"""Every one that an app may have."""
 
 Offer = tuple[Verb, _wire.EntryPointConfig]
 """What an entry point does, and what its config says."""
@@ -55,6 +56,21 @@ class Catalog:
         response = self._sender.send("ModelConfig", request, call, model=name)
         return _wire.read_config(response.config)
 
+    def first(self, app: str, call: Call) -> _wire.EntryPointConfig:
+        """The first thing that an app answers, in the order of the contract.
+
+        Raises:
+            AppNotFound: the server does not serve the app.
+        """
+        missing: AppNotFound | None = None
+        for verb, modalities in _ENTRY_POINTS:
+            try:
+                return self.config(contract.entry_point(app, verb, modalities), call)
+            except AppNotFound as error:
+                missing = missing or error
+        assert missing is not None  # noqa: S101 - there are entry points
+        raise missing
+
     def offers(self, app: str, call: Call) -> list[Offer]:
         """Everything that an app answers, at least one; in the order of the contract.
 
@@ -63,7 +79,7 @@ class Catalog:
         """
         found: list[Offer] = []
         missing: AppNotFound | None = None
-        for verb, modalities in _all_entry_points():
+        for verb, modalities in _ENTRY_POINTS:
             try:
                 name = contract.entry_point(app, verb, modalities)
                 found.append((verb, self.config(name, call)))
@@ -121,48 +137,60 @@ class Catalog:
             if app in asked:
                 continue
             asked.add(app)
-            config = self._first(app, call)
-            if config is not None:
-                served.add(app)
-                to_ask.extend(name for name in config.server_apps if contract.is_app_name(name))
+            try:
+                config = self.first(app, call)
+            except AppNotFound:
+                continue
+            served.add(app)
+            to_ask.extend(name for name in config.server_apps if contract.is_app_name(name))
         return tuple(sorted(served))
 
-    def explain_missing(
+    def server(self, call: Call) -> ServerStatus:
+        """What the server says of itself."""
+        send = self._sender.send
+        live = send("ServerLive", service_pb2.ServerLiveRequest(), call)
+        ready = send("ServerReady", service_pb2.ServerReadyRequest(), call)
+        metadata = send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
+        return ServerStatus(self._sender.endpoint, live.live, ready.ready, metadata.version)
+
+    def explain(
         self,
+        error: AppNotFound | InvalidInput,
+        asked: str,
         app: str,
         verb: Verb,
         modalities: tuple[Modality, ...],
         call: Call,
-        error: AppNotFound,
     ) -> None:
-        """Say what the app answers in place of what was asked.
+        """Look for what lies behind Triton's refusal of a request; return when it says it all.
+
+        Args:
+            error: The refusal.
+            asked: The Triton model that was asked.
+            app: The app that it belongs to.
+            verb: What was to be done.
+            modalities: What was given.
+            call: The call that this is a part of.
 
         Raises:
-            AppLacksCapability: the app is there.
-            AppNotFound: it is not.
+            AppLacksCapability: the app is there, and answers something else.
+            IncompatibleRelease: another major version has other tensors than were sent.
+            TritiumClientError: what came of looking.
         """
+        if isinstance(error, InvalidInput):
+            if error.stage == "request":
+                self.config(asked, call)
+            return
+        if error.retryable:
+            return
         offers = self.offers(app, call)
         answers = " or ".join(f"{does} {' + '.join(one.modalities)}" for does, one in offers)
         raise AppLacksCapability(
             f"{app!r} answers {answers}, not {verb} {' + '.join(modalities)}"
         ) from error
 
-    def _first(self, app: str, call: Call) -> _wire.EntryPointConfig | None:
-        for verb, modalities in _all_entry_points():
-            try:
-                return self.config(contract.entry_point(app, verb, modalities), call)
-            except AppNotFound:
-                continue
-        return None
-
     def _is_ready(self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call) -> bool:
         name = contract.entry_point(app, verb, modalities)
         request = service_pb2.ModelReadyRequest(name=name)
         response: Any = self._sender.send("ModelReady", request, call, model=name)
         return bool(response.ready)
-
-
-def _all_entry_points() -> Iterator[tuple[Verb, tuple[Modality, ...]]]:
-    for verb in contract.VERBS:
-        for modalities in _MODALITIES:
-            yield verb, modalities

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from tritonclient.grpc import service_pb2
 
 from tritium_client import _wire, contract
 from tritium_client._arguments import (
@@ -19,18 +16,9 @@ from tritium_client._arguments import (
     checked_endpoints,
 )
 from tritium_client._call import Call
-from tritium_client._exceptions import (
-    AppNotFound,
-    InvalidInput,
-)
+from tritium_client._exceptions import AppNotFound, InvalidInput
 from tritium_client._hedging import HedgePolicy
-from tritium_client._inputs import (
-    ImageInput,
-    Item,
-    TextInput,
-    inputs_to_bytes,
-    unpack_item,
-)
+from tritium_client._inputs import ImageInput, Item, TextInput, inputs_to_bytes, unpack_item
 from tritium_client._results import (
     AppStatus,
     Classification,
@@ -110,14 +98,8 @@ class Client:
         if isinstance(transport, str):
             check_transport(transport)
             security = Security(tls, token, metadata or {})
-            shares = transport == "shared_memory"
-            transport = open_transport(endpoints, security, share_memory=shares)
-        self._sender = Sender(
-            transport,
-            retries or RetryPolicy(),
-            hedging,
-            max_in_flight,
-        )
+            transport = open_transport(transport, endpoints, security)
+        self._sender = Sender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = Catalog(self._sender)
 
     @property
@@ -269,11 +251,7 @@ class Client:
         return run_many(items, ask, concurrency, ordered=ordered)
 
     def embed_text(
-        self,
-        text: TextInput,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        app: str | None = None,
+        self, text: TextInput, *, timeout_s: float = DEFAULT_TIMEOUT_S, app: str | None = None
     ) -> Embedding:
         """Embed a text in the space that the app's texts and pictures share.
 
@@ -399,8 +377,7 @@ class Client:
         """
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
-            offers = self._catalog.offers(app, call)
-            return offers[0][1].labels
+            return (self._catalog.first(app, call)).labels
 
     def status(self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> AppStatus:
         """What the server says of an app: release, labels, modalities, target.
@@ -427,16 +404,7 @@ class Client:
             TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
         """
         with self._sender.begin(timeout_s) as call:
-            send = self._sender.send
-            live = send("ServerLive", service_pb2.ServerLiveRequest(), call)
-            ready = send("ServerReady", service_pb2.ServerReadyRequest(), call)
-            metadata = send("ServerMetadata", service_pb2.ServerMetadataRequest(), call)
-        return ServerStatus(
-            endpoint=self.endpoint,
-            live=live.live,
-            ready=ready.ready,
-            version=metadata.version,
-        )
+            return self._catalog.server(call)
 
     def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
         """The apps that the server serves, sorted.
@@ -461,12 +429,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -522,22 +485,12 @@ class Client:
         modalities = tuple(inputs)
         name = self._choose_entry_point(app, verb, modalities, call)
         request = _wire.infer_request(
-            name,
-            inputs,
-            request_id=call.request_id,
-            timeout_s=call.remaining_s(),
-            outputs=contract.OUTPUTS[verb],
+            name, inputs, request_id=call.request_id, outputs=contract.OUTPUTS[verb]
         )
         try:
             response = self._sender.send("ModelInfer", request, call, model=name)
-        except AppNotFound as error:
-            if not error.retryable:
-                self._catalog.explain_missing(app, verb, modalities, call, error)
-            raise
-        except InvalidInput as error:
-            if error.stage == "request":
-                # Another major version has other tensors; say that rather than their names.
-                self._catalog.config(name, call)
+        except (AppNotFound, InvalidInput) as error:
+            self._catalog.explain(error, name, app, verb, modalities, call)
             raise
         number = _wire.read_release(response)
         return response, self._catalog.release(app, verb, modalities, number, call)

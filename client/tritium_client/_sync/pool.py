@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tritium_client._arguments import TransportName
 from tritium_client._call import Call
 from tritium_client._exceptions import (
     AppNotFound,
@@ -21,21 +22,19 @@ from tritium_client._sync import _io
 from tritium_client._sync.transport import GrpcTransport, Transport
 
 
-def open_transport(
-    endpoints: Sequence[str], security: Security | None = None, *, share_memory: bool = False
-) -> Transport:
+def open_transport(name: TransportName, endpoints: Sequence[str], security: Security) -> Transport:
     """What carries the requests of a client.
 
     Args:
+        name: `shared_memory` hands large inputs to servers on this host through it.
         endpoints: host:port of each server, at least one.
         security: TLS, and what every request carries.
-        share_memory: Hand large inputs to servers on this host through shared memory.
 
     Raises:
         ValueError: as `GrpcTransport`.
     """
     servers: list[Transport] = [GrpcTransport(endpoint, security) for endpoint in endpoints]
-    if share_memory:
+    if name == "shared_memory":
         # Needs Linux; the rest of the client does not.
         from tritium_client._sync.shared_memory import SharedMemoryTransport
 
