@@ -39,10 +39,10 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
 
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
-	@$(BIN)/python -m tritium_benchmarks.sdk_overhead --out benchmarks/results
-	@$(BIN)/python -m tritium_benchmarks.sdk_faults --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk.faults --out benchmarks/results
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
-	@$(BIN)/python -m tritium_benchmarks.sdk_shared_memory bundles/openmoji --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji --out benchmarks/results
 
 sync-client: $(READY)  ## write the SDK's sync client from its async source
 	@$(BIN)/python tools/generate_sync.py

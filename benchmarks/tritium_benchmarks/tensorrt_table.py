@@ -8,12 +8,12 @@ no GPU: sizes, distances from fp32, accuracy, and how long TensorRT for RTX take
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from tritium_benchmarks.results import write_results
 from tritium_builders.bundle import Bundle
 from tritium_builders.release import Precision
 from tritium_builders.tensorrt.check import CheckReport, check_tensorrt
@@ -31,10 +31,8 @@ def main(bundle: Path, results: Path) -> None:
     for precision in get_args(Precision):
         print(f"{precision} ...", file=sys.stderr, flush=True)  # noqa: T201 - minutes pass
         reports.append(check_tensorrt(loaded, precision=precision))
-    results.mkdir(parents=True, exist_ok=True)
     documents = [report.model_dump(mode="json") for report in reports]
-    (results / "tensorrt.json").write_text(json.dumps(documents, indent=1) + "\n", "utf-8")
-    (results / "tensorrt.md").write_text(render(reports), encoding="utf-8")
+    write_results(results, "tensorrt", documents, render(reports))
 
 
 def render(reports: Sequence[CheckReport]) -> str:

@@ -14,8 +14,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tritium_client import AppStatus, Classification, Embedding, RetryPolicy, ServerStatus
-    from tritium_client._batch.command import Files
+    from tritium_client import AppStatus, Classification, Embedding, ServerStatus
+    from tritium_client._batch.command import AskFiles, Files
+    from tritium_client._batch.run import Options
 
 Url = Annotated[
     str, typer.Option(metavar="HOST:PORT", envvar="TRITIUM_URL", help="The server's gRPC port.")
@@ -109,11 +110,9 @@ def classify(
         from tritium_client._batch.command import classify_files
         from tritium_client._batch.run import Options
 
-        options = Options(concurrency, timeout, top_k)
-        with _usage_errors():
-            check, client = Client(url, app=app), Client(url, app=app, retries=_patience())
-        with check, client:
-            raise typer.Exit(classify_files(client, files, options, check=check))
+        raise typer.Exit(
+            _ask(classify_files, url, app, files, Options(concurrency, timeout, top_k))
+        )
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
     with _usage_errors(), Client(url, app=app) as client:
@@ -146,11 +145,7 @@ def embed(
         from tritium_client._batch.command import embed_files
         from tritium_client._batch.run import Options
 
-        options = Options(concurrency, timeout)
-        with _usage_errors():
-            check, client = Client(url, app=app), Client(url, app=app, retries=_patience())
-        with check, client:
-            raise typer.Exit(embed_files(client, files, options, check=check))
+        raise typer.Exit(_ask(embed_files, url, app, files, Options(concurrency, timeout)))
     if (text is None) == (image is None):
         raise typer.BadParameter("give either --text or --image")
     with _usage_errors(), Client(url, app=app) as client:
@@ -243,15 +238,22 @@ def _files(
     return Files(source, output, overwrite, as_json)
 
 
-def _patience() -> RetryPolicy:
-    """Of many items: a server that is restarted in the middle ends no run.
+def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> int:
+    """Ask for many items; the exit code.
 
-    Each item is tried until its own deadline. The budget that keeps callers from flooding a server
-    is not needed: no more than --concurrency items wait at a time.
+    Whether the app is there is asked without patience. From then on each item is tried until its
+    own deadline, so that a server that is restarted in the middle ends no run. The budget that
+    keeps callers from flooding a server is not needed: no more than --concurrency items wait.
     """
-    from tritium_client import RetryPolicy
+    from tritium_client import Client, RetryPolicy
 
-    return RetryPolicy(attempts=50, budget=1, burst=10_000, first_pause_s=0.1, longest_pause_s=1)
+    patience = RetryPolicy(
+        attempts=50, budget=1, burst=10_000, first_pause_s=0.1, longest_pause_s=1
+    )
+    with _usage_errors():
+        check, client = Client(url, app=app), Client(url, app=app, retries=patience)
+    with check, client:
+        return ask(client, files, options, check=check)
 
 
 @contextmanager

@@ -7,13 +7,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from tests.support.grpc_service import served
 from tests.support.triton import free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -35,12 +34,8 @@ class Recorder(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 @pytest.fixture
 def recorder() -> Iterator[tuple[str, Recorder]]:
     recorder = Recorder()
-    server = grpc.server(ThreadPoolExecutor(2))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(recorder, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}", recorder
-    server.stop(None).wait()
+    with served(recorder) as url:
+        yield url, recorder
 
 
 def test_the_trace_of_the_caller_travels_with_the_call(recorder: tuple[str, Recorder]) -> None:

@@ -1,7 +1,7 @@
 """What a caller sees when the network or a server fails: an answer or one exception, in time.
 
 A proxy injects the faults between the client and real servers. Bounds on time are wide, since
-machines that run tests are busy; `python -m tritium_benchmarks.sdk_faults` measures them.
+machines that run tests are busy; `python -m tritium_benchmarks.sdk.faults` measures them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.demo_repository import STAGES, expected_label, write_reposito
 from tests.support.triton import TritonServer, triton_server
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritium_benchmarks.proxy import Fault, Proxy
+from tritium_benchmarks.sdk.proxy import Fault, Proxy
 from tritium_client import (
     AppLacksCapability,
     AppNotFound,

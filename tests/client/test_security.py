@@ -6,14 +6,13 @@ import asyncio
 import logging
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from tests.support.demo_repository import expected_label, write_repository
+from tests.support.grpc_service import served
 from tests.support.triton import triton_server
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -142,12 +141,8 @@ class Listener(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 @pytest.fixture
 def listener() -> Iterator[tuple[Listener, str]]:
     service = Listener()
-    server = grpc.server(ThreadPoolExecutor(2))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield service, f"127.0.0.1:{port}"
-    server.stop(0).wait()
+    with served(service) as url:
+        yield service, url
 
 
 def test_token_and_metadata_come_with_every_request(listener: tuple[Listener, str]) -> None:

@@ -7,18 +7,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from tests.docs.conftest import Site
 from tests.docs.pages import DEFAULT_URL, ROOT, Block, page
+from tests.support.grpc_service import served
 from tritium_client import Client, InvalidInput, _wire, contract
 from tritium_client._translation import Failure, translate
 
@@ -158,12 +157,8 @@ class Recorder(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 @pytest.fixture
 def recorder() -> Iterator[tuple[Recorder, str]]:
     service = Recorder()
-    server = grpc.server(ThreadPoolExecutor(2))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield service, f"127.0.0.1:{port}"
-    server.stop(0).wait()
+    with served(service) as url:
+        yield service, url
 
 
 @pytest.mark.e2e

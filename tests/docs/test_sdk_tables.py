@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT
-from tritium_benchmarks import sdk_faults, sdk_overhead, sdk_shared_memory
+from tritium_benchmarks.sdk import faults, overhead, shared_memory
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -17,39 +17,39 @@ RESULTS = ROOT / "benchmarks" / "results"
 @pytest.mark.parametrize(
     ("name", "page", "render"),
     [
-        ("sdk_overhead", "calling-an-app.md", sdk_overhead.render),
-        ("sdk_faults", "deadlines-and-retries.md", sdk_faults.render),
+        ("overhead", "calling-an-app.md", overhead.render),
+        ("faults", "deadlines-and-retries.md", faults.render),
     ],
 )
 def test_the_page_shows_what_was_measured(
     name: str, page: str, render: Callable[[Any], str]
 ) -> None:
-    written = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
-    assert render(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))) == written
+    written = (RESULTS / f"sdk_{name}.md").read_text(encoding="utf-8")
+    assert render(json.loads((RESULTS / f"sdk_{name}.json").read_text(encoding="utf-8"))) == written
     source = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert written.strip() in source
-    assert f"`python -m tritium_benchmarks.{name} --out benchmarks/results`" in source
+    assert f"`python -m tritium_benchmarks.sdk.{name} --out benchmarks/results`" in source
 
 
 def test_the_page_shows_what_shared_memory_saves() -> None:
     written = (RESULTS / "sdk_shared_memory.md").read_text(encoding="utf-8")
     document = json.loads((RESULTS / "sdk_shared_memory.json").read_text(encoding="utf-8"))
-    rows = [sdk_shared_memory.Row(**row) for row in document["rows"]]
-    assert sdk_shared_memory.render(rows) == written
+    rows = [shared_memory.Row(**row) for row in document["rows"]]
+    assert shared_memory.render(rows) == written
     assert written.strip() in (ROOT / "docs" / "calling-an-app.md").read_text(encoding="utf-8")
     # Below this, `transport="auto"` would have to choose shared memory.
-    assert min(row.ratio for row in rows) > sdk_shared_memory.TARGET
+    assert min(row.ratio for row in rows) > shared_memory.TARGET
 
 
 def test_targets_are_met() -> None:
     document = json.loads((RESULTS / "sdk_overhead.json").read_text(encoding="utf-8"))
     for one in document["one_in_flight"].values():
-        assert one["difference_us"][1] <= sdk_overhead.TARGET_US
-        assert round(one["cpu_ratio"][1], 2) <= sdk_overhead.TARGET_CPU
+        assert one["difference_us"][1] <= overhead.TARGET_US
+        assert round(one["cpu_ratio"][1], 2) <= overhead.TARGET_CPU
     for many in document["many_in_flight"].values():
-        assert round(many["ratio"][1], 2) >= sdk_overhead.TARGET_THROUGHPUT
+        assert round(many["ratio"][1], 2) >= overhead.TARGET_THROUGHPUT
     rows = json.loads((RESULTS / "sdk_faults.json").read_text(encoding="utf-8"))
-    assert max(row["late_ms"] for row in rows) <= sdk_faults.LATE_MS
+    assert max(row["late_ms"] for row in rows) <= faults.LATE_MS
     for row in rows:
         if "killed" in row["fault"]:
             assert set(row["outcomes"]) == {"answer"}

@@ -10,7 +10,6 @@ reaches of this is its own cost.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -23,10 +22,12 @@ from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from tritium_benchmarks.baselines.models import RUNTIMES, EngineModel, Runtime, export_graphs
+from tritium_benchmarks.baselines.models import RUNTIMES, EngineModel, Runtime
 from tritium_benchmarks.inputs import Request, make_requests
+from tritium_benchmarks.results import to_json
 from tritium_benchmarks.workload import load_workload
 from tritium_builders.bundle import Bundle
+from tritium_builders.graphs import write_graphs
 
 BATCHES = (1, 4, 8, 16)
 WARM_UP_S = 1.0
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     limits = measure(options.bundle, options.workload, options.seconds, options.repeats)
     if options.json:
-        sys.stdout.write(json.dumps([asdict(limit) for limit in limits], indent=1) + "\n")
+        sys.stdout.write(to_json([asdict(limit) for limit in limits]))
         return
     for limit in limits:
         spread = max(limit.repeats) - min(limit.repeats)
@@ -87,7 +88,7 @@ def measure(bundle: Path, workload: str, seconds: float, repeats: int) -> list[L
     loaded = load_workload(workload)
     requests = tuple(make_requests(loaded, loaded.mix.distinct))
     with tempfile.TemporaryDirectory(prefix="tritium-limit-") as folder:
-        export_graphs(Bundle.load(bundle), Path(folder))
+        write_graphs(Bundle.load(bundle), Path(folder))
         for _ in range(repeats):
             for runtime, batch in ways:
                 job = Job(bundle, Path(folder), requests, runtime, batch, seconds)

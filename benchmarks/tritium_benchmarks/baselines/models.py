@@ -13,13 +13,13 @@ from tritium_benchmarks.inputs import Request
 from tritium_builders.bundle import TOKENIZER, Bundle
 from tritium_builders.bundle_schema import head_role
 from tritium_builders.configs import component_graphs, engine_spec
-from tritium_builders.graphs import write_graphs
 from tritium_builders.servables import image_decoder, text_tokenizer
 from tritium_builders.servables.engine import Engine, Tensors
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
 
 Runtime = Literal["openvino", "onnxruntime"]
+ENCODERS: dict[Modality, Role] = {"text": "text_encoder", "image": "image_encoder"}
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 
 
@@ -57,8 +57,7 @@ class EngineModel:
         """
         given = _modalities(requests[0])
         tensors: list[Tensors] = [self._read(request) for request in requests]
-        roles: list[Role] = [f"{modality}_encoder" for modality in given]  # type: ignore[misc]
-        for role in (*roles, head_role(given)):
+        for role in (*(ENCODERS[modality] for modality in given), head_role(given)):
             for known, answer in zip(tensors, self._engines[role](tensors), strict=True):
                 if isinstance(answer, Exception):
                     raise answer
@@ -74,11 +73,6 @@ class EngineModel:
         if request.image is not None:
             tensors[contract.PIXELS] = image_decoder.decode(request.image, self._image_spec)[None]
         return tensors
-
-
-def export_graphs(bundle: Bundle, folder: Path) -> None:
-    """Write the ONNX graphs that every contender on a CPU runtime loads."""
-    write_graphs(bundle, folder)
 
 
 def _modalities(request: Request) -> list[Modality]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -33,6 +33,15 @@ class Files:
     overwrite: bool
     as_json: bool
     """Print the summary as JSON on standard output."""
+
+
+class AskFiles(Protocol):
+    """Asks for every item of an input; `classify_files` and `embed_files`."""
+
+    def __call__(
+        self, client: Client, files: Files, options: Options, *, check: Client | None = None
+    ) -> int:
+        """Ask, and give the exit code."""
 
 
 def classify_files(

@@ -1,6 +1,6 @@
 """What the SDK costs next to a hand-written tritonclient call (by_hand.py), for the same request.
 
-    python -m tritium_benchmarks.sdk_overhead --out benchmarks/results
+    python -m tritium_benchmarks.sdk.overhead --out benchmarks/results
 
 Both ask the same real tritonserver over loopback, from this process. Without --url that is one
 whose app has no networks in it (quick_server.py), so that the client is what is measured. The two
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
 import os
 import platform
 import statistics
@@ -33,10 +32,12 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from tritium_benchmarks.by_hand import AsyncByHand, ByHand
-from tritium_benchmarks.quick_server import APP, quick_server
+from tritium_benchmarks.results import to_json, write_results
+from tritium_benchmarks.sdk.by_hand import AsyncByHand, ByHand
+from tritium_benchmarks.sdk.quick_server import APP, quick_server
 from tritium_client import AsyncClient, Client, _wire, contract
 
+NAME = "sdk_overhead"
 PACKAGES = ("tritium", "grpcio", "numpy", "tritonclient", "protobuf")
 TEXT = "red apple"
 TOP_K = 5
@@ -110,12 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if url is None:
             url, app = stack.enter_context(quick_server()).url, APP
         document = measure(url, app, options.calls, options.blocks)
-    text = json.dumps(document, indent=1) + "\n"
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "sdk_overhead.json").write_text(text, "utf-8")
-        (options.out / "sdk_overhead.md").write_text(render(document), "utf-8")
-    sys.stdout.write(text if options.json else render(document))
+        write_results(options.out, NAME, document, render(document))
+    sys.stdout.write(to_json(document) if options.json else render(document))
 
 
 def measure(url: str, app: str, calls: int, blocks: int) -> dict[str, Any]:
@@ -383,7 +381,7 @@ def _us(value: float) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tritium_benchmarks.sdk_overhead",
+        prog="python -m tritium_benchmarks.sdk.overhead",
         description="Compare the SDK with a hand-written tritonclient call.",
     )
     parser.add_argument("--url", help="host:port of a running server; none: start a quick one")
@@ -391,7 +389,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=4000, help="of each, one in flight")
     parser.add_argument("--blocks", type=int, default=80, help="of 1,000 calls each, 64 in flight")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="folder for sdk_overhead.md and .json")
+    parser.add_argument("--out", type=Path, help=f"folder for {NAME}.md and .json")
     options = parser.parse_args(arguments)
     if (options.url is None) != (options.app is None):
         parser.error("--url and --app go together")

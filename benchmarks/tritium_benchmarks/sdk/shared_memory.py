@@ -1,6 +1,6 @@
 """What shared memory saves for large pictures, next to plain gRPC.
 
-    python -m tritium_benchmarks.sdk_shared_memory bundles/openmoji
+    python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji
 
 The app is built and served for the measurement, or `--url` names a server that has it. One request
 in flight; the two transports take turns, so that a machine that is busy for a while slows both. The
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tritium_benchmarks.results import write_results
 from tritium_builders import Bundle, build
 from tritium_client import Client
 from tritium_deploy import Ports, serve
@@ -49,7 +49,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write it where asked."""
     parser = argparse.ArgumentParser(
-        prog="python -m tritium_benchmarks.sdk_shared_memory",
+        prog="python -m tritium_benchmarks.sdk.shared_memory",
         description="Compare the transports of the SDK for large pictures.",
     )
     parser.add_argument("bundle", type=Path, help="what is built and served")
@@ -64,11 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = render(rows)
     sys.stdout.write(table)
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{NAME}.md").write_text(table, encoding="utf-8")
         document = {"rounds": options.rounds, "rows": [asdict(row) for row in rows]}
-        text = json.dumps(document, indent=1) + "\n"
-        (options.out / f"{NAME}.json").write_text(text, encoding="utf-8")
+        write_results(options.out, NAME, document, table)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tritium_benchmarks import sdk_faults, sdk_overhead
-from tritium_benchmarks.quick_server import APP, QuickServer, quick_server
-from tritium_benchmarks.sdk_faults import Ended, Scenario
+from tritium_benchmarks.sdk import faults, overhead
+from tritium_benchmarks.sdk.faults import Ended, Scenario
+from tritium_benchmarks.sdk.quick_server import APP, QuickServer, quick_server
 from tritium_client import Client
 
 
@@ -22,7 +22,7 @@ def quick() -> Iterator[QuickServer]:
 @pytest.mark.e2e
 def test_the_quick_server_answers_texts_and_pairs(quick: QuickServer) -> None:
     with Client(quick.url, app=APP) as client:
-        for image in (None, sdk_overhead.picture()):
+        for image in (None, overhead.picture()):
             answer = client.classify(text="red apple", image=image)
             assert answer.label == "label 0"
             assert answer.probability == pytest.approx(0.91)
@@ -32,9 +32,9 @@ def test_the_quick_server_answers_texts_and_pairs(quick: QuickServer) -> None:
 def test_both_ways_of_asking_are_measured(
     quick: QuickServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sdk_overhead, "ASYNC_BLOCK_CALLS", 70)
+    monkeypatch.setattr(overhead, "ASYNC_BLOCK_CALLS", 70)
     arguments = ["--url", quick.url, "--app", APP, "--calls", "4", "--blocks", "2", "--json"]
-    sdk_overhead.main(arguments)
+    overhead.main(arguments)
     printed = json.loads(capsys.readouterr().out)
     for name in ("text", "text and picture"):
         one, many = printed["one_in_flight"][name], printed["many_in_flight"][name]
@@ -44,7 +44,7 @@ def test_both_ways_of_asking_are_measured(
         assert one["sdk_cpu_us"] > 0
         assert many["sdk_per_s"] > 0
         assert many["ratio"] == sorted(many["ratio"])
-    rows = sdk_overhead.render(printed).splitlines()
+    rows = overhead.render(printed).splitlines()
     assert [row.split("|")[1].strip() for row in rows[2:5]] == [
         "text",
         "text and picture",
@@ -54,21 +54,21 @@ def test_both_ways_of_asking_are_measured(
 
 def test_who_is_first_takes_turns() -> None:
     order: list[str] = []
-    seconds = sdk_overhead.take_turns([lambda: order.append("a"), lambda: order.append("b")], 3)
+    seconds = overhead.take_turns([lambda: order.append("a"), lambda: order.append("b")], 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert [len(one) for one in seconds] == [3, 3]
 
 
 def test_half_a_server_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        sdk_overhead.main(["--url", "localhost:8001"])
+        overhead.main(["--url", "localhost:8001"])
     assert "--url and --app go together" in capsys.readouterr().err
 
 
 @pytest.mark.e2e
 def test_faults_are_injected_and_their_calls_counted(quick: QuickServer) -> None:
-    faults = sdk_faults.network_faults(quick, quick, 2)
-    rows = {(row.fault, row.servers): row for row in faults}
+    injected = faults.network_faults(quick, quick, 2)
+    rows = {(row.fault, row.servers): row for row in injected}
     for fault, outcome in (
         ("connection refused", "ServerUnavailable"),
         ("reset during the request", "ServerUnavailable"),
@@ -80,7 +80,7 @@ def test_faults_are_injected_and_their_calls_counted(quick: QuickServer) -> None
         assert rows[fault, 1].outcomes == {outcome: 2}, fault
     assert rows["black hole", 1].late_ms > 0
     assert rows["connection refused", 2].outcomes == {"answer": 2}
-    drained = list(sdk_faults.draining(quick, quick, 2))
+    drained = list(faults.draining(quick, quick, 2))
     assert [row.outcomes for row in drained] == [{"AppNotFound": 2}] * 2, "it is both of the two"
 
 

@@ -1,6 +1,6 @@
 """What a caller sees when the network or a server fails, and how long it takes.
 
-    python -m tritium_benchmarks.sdk_faults --out benchmarks/results
+    python -m tritium_benchmarks.sdk.faults --out benchmarks/results
 
 Real tritonservers on loopback, whose app answers at once (quick_server.py), and a proxy in front
 of one of them (proxy.py) that does what networks do. Clients are as they come, unless a row says
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import threading
@@ -23,11 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tritium_benchmarks.proxy import SLOW_S, Fault, Proxy
-from tritium_benchmarks.quick_server import APP, QuickServer, quick_server
+from tritium_benchmarks.results import to_json, write_results
+from tritium_benchmarks.sdk.proxy import SLOW_S, Fault, Proxy
+from tritium_benchmarks.sdk.quick_server import APP, QuickServer, quick_server
 from tritium_client import AsyncClient, Client, HedgePolicy, TritiumClientError, contract
 from tritium_deploy.ports import Ports
 
+NAME = "sdk_faults"
 CALLS = 20
 AT_ONCE = 8
 """Callers of a server with room for two in its queue."""
@@ -75,22 +76,19 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print or write a table and what it was made from."""
     parser = argparse.ArgumentParser(
-        prog="python -m tritium_benchmarks.sdk_faults",
+        prog="python -m tritium_benchmarks.sdk.faults",
         description="Break networks and servers, and watch the SDK.",
     )
     parser.add_argument("--calls", type=int, default=CALLS, help="of each scenario")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="folder for sdk_faults.md and .json")
+    parser.add_argument("--out", type=Path, help=f"folder for {NAME}.md and .json")
     options = parser.parse_args(arguments)
     if options.calls < 1:
         parser.error("--calls must be at least 1")
     rows = [asdict(row) for row in measure(options.calls)]
-    text = json.dumps(rows, indent=1) + "\n"
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "sdk_faults.json").write_text(text, "utf-8")
-        (options.out / "sdk_faults.md").write_text(render(rows), "utf-8")
-    sys.stdout.write(text if options.json else render(rows))
+        write_results(options.out, NAME, rows, render(rows))
+    sys.stdout.write(to_json(rows) if options.json else render(rows))
 
 
 def measure(calls: int = CALLS) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """How long importing the SDK takes, next to what it stands on.
 
-    python -m tritium_benchmarks.sdk_import --runs 15
+    python -m tritium_benchmarks.sdk.import_time --runs 15
 
 Each figure is of fresh processes, in the interpreter that runs this. The kinds take turns, so that
 a machine that is busy for a while slows all of them. Each kind runs once more at first, uncounted,
@@ -10,7 +10,6 @@ to write its bytecode to a folder of this run: otherwise the compiler would be m
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -19,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+
+from tritium_benchmarks.results import to_json
 
 IMPORTS = {
     "grpc + numpy": "import grpc, numpy",
@@ -34,7 +35,7 @@ _TIMED = "import time; start = time.perf_counter(); {}; print(time.perf_counter(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(
-        prog="python -m tritium_benchmarks.sdk_import", description="Time the SDK's import."
+        prog="python -m tritium_benchmarks.sdk.import_time", description="Time the SDK's import."
     )
     parser.add_argument("--runs", type=int, default=15, help="fresh processes of each kind")
     parser.add_argument("--json", action="store_true", help="every measured second, as JSON")
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.runs < 1:
         parser.error("--runs must be at least 1")
     seconds = measure(options.runs)
-    text = json.dumps(document(seconds), indent=1) + "\n" if options.json else render(seconds)
+    text = to_json(document(seconds)) if options.json else render(seconds)
     sys.stdout.write(text)
 
 

@@ -1,0 +1,1 @@
+"""What the SDK costs, and what its callers see when something fails."""
