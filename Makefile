@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table bench bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,18 @@ test-gpu: $(READY)  ## on a machine with an NVIDIA GPU: build, compare and serve
 tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmarks/results/tensorrt.md
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
+
+BENCH := tritium bench run openmoji
+BENCH_READY = $(BIN)/tritium train recipes/openmoji.toml --reuse && $(BIN)/tritium build bundles/openmoji && $(BIN)/tritium bench install
+
+bench: $(READY)  ## Tritium beside what you would otherwise use, about 10 minutes: benchmarks/results/bench
+	@$(BENCH_READY)
+	@$(BIN)/$(BENCH) --against all --limit --seconds 3 --repeats 4 --out benchmarks/results/bench
+
+bench-smoke: $(READY)  ## the same in small, under a minute, for its shape and not for its figures
+	@$(BENCH_READY)
+	@$(BIN)/$(BENCH) --against fastapi-onnxruntime --limit --workload single --seconds 1 --repeats 2 \
+		--held-out 20 --out bench-results/smoke
 
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
 	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results

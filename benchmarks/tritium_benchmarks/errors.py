@@ -4,7 +4,9 @@
     └── BenchmarkError               a benchmark cannot be run, or gave nothing to report
         ├── WorkloadError            a workload's file, or a field of it, cannot be used
         ├── PerfAnalyzerMissingError there is no perf_analyzer; `tritium bench install` brings one
-        └── PerfAnalyzerError        perf_analyzer ended without a measurement
+        ├── PerfAnalyzerError        perf_analyzer ended without a measurement
+        ├── ContenderError           a server that is to be measured is not known, or does not run
+        └── RecordError              results cannot be written, or read again
 
 Each message names the cause and the fix in one line.
 """
@@ -36,3 +38,11 @@ class PerfAnalyzerMissingError(BenchmarkError):
 
 class PerfAnalyzerError(BenchmarkError):
     """The program perf_analyzer ended without a measurement."""
+
+
+class ContenderError(BenchmarkError):
+    """A server that is to be measured is not known, does not start, or does not answer."""
+
+
+class RecordError(BenchmarkError):
+    """A run's results cannot be written, or cannot be read again."""

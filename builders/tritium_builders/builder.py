@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.resources
 import os
 import platform
 import shlex
@@ -151,7 +153,17 @@ def _tools(target: Target, machine: BuildMachine | None) -> dict[str, str]:
         names = (*_TOOLS, *_TENSORRT_TOOLS)
         found = {"tensorrt": machine.tensorrt_version, "gpu": machine.gpu.name}
     found |= {name: metadata.version(name) for name in names}
-    return {**found, "python": platform.python_version()}
+    return {**found, "python": platform.python_version(), "served code": _served_code()}
+
+
+def _served_code() -> str:
+    """A hash of our own code that a release carries: a checkout changes between two versions."""
+    package = importlib.resources.files("tritium_builders")
+    files = [file for file in package.joinpath("servables").iterdir() if file.name.endswith(".py")]
+    digest = hashlib.sha256(package.joinpath("configs.py").read_bytes())
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _command(

@@ -75,7 +75,7 @@ class Bundle:
             BundleError: naming the file, the field and the fix.
         """
         path = Path(folder)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         for name, entry in manifest.files.items():
             _check_file(path, name, entry)
         bundle = cls(path, manifest)
@@ -328,7 +328,12 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size)
 
 
-def _read_manifest(folder: Path) -> BundleManifest:
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read a bundle's manifest alone: quick, and nothing else of it is checked.
+
+    Raises:
+        BundleError: naming the field and the fix.
+    """
     if not folder.is_dir():
         raise BundleError(
             file=str(folder), problem="is not a folder", fix="give the folder of a bundle"

@@ -114,6 +114,7 @@ def engine_spec(graph: ComponentGraph, target: Target, file: str) -> dict[str, A
         "runtime": target,
         "file": file,
         "threads": 0,
+        "streams": 1,
         "max_batch": MAX_BATCH,
         "waste": PACKING_WASTE,
         "inputs": [

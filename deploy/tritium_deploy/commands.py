@@ -33,6 +33,8 @@ Examples:
 
   tritium serve --json --log triton.log
 
+  tritium serve --tuning openmoji.tuning.toml
+
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
 """
@@ -62,6 +64,10 @@ def serve_command(
     ] = False,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Choose free ports.")] = False,
+    tuning: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `tritium bench tune` wrote for an app; may be repeated."),
+    ] = None,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -82,6 +88,7 @@ def serve_command(
         try:
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
+            from tritium_deploy.tuning import read_tuning
 
             ports = (
                 Ports.free("127.0.0.1" if host == "localhost" else host)
@@ -96,6 +103,7 @@ def serve_command(
                 apps=app,
                 tritonserver=tritonserver,
                 log=log,
+                tunings=[read_tuning(path) for path in tuning or []],
                 on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)

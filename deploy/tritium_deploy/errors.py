@@ -6,6 +6,7 @@
         ├── TritonNotFoundError     there is no tritonserver to run
         ├── RepositoryError         the repository, or a release in it, cannot be served
         │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
+        ├── TuningError             a tuning file cannot be used, or does not fit the release
         ├── PortTakenError          another process listens on a port
         ├── SharedMemoryError       /dev/shm has no room for the Python backend
         ├── StartError              tritonserver ended, or did not answer, while starting
@@ -42,6 +43,10 @@ class RepositoryError(ServeError):
 
 class PlanMismatchError(RepositoryError):
     """A release's plans were built for another TensorRT, or another GPU, than the server's."""
+
+
+class TuningError(ServeError):
+    """A tuning file cannot be used, or does not fit the release that it lies over."""
 
 
 class PortTakenError(ServeError):

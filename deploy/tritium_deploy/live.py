@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import text_format
@@ -22,8 +23,9 @@ from tritium_builders.release import (
 from tritium_builders.samples import Sample, read_samples
 from tritium_client import contract
 from tritium_deploy.accelerator import Accelerator, require_plans_fit
-from tritium_deploy.errors import RepositoryError
+from tritium_deploy.errors import RepositoryError, TuningError
 from tritium_deploy.installation import Installation
+from tritium_deploy.tuning import Tuning, tuned_configs
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class LiveApp:
     golden: tuple[Sample, ...]
     instances: dict[str, int]
     """Component model -> how many stubs it starts; 0 for a backend without stubs."""
+    configs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Component model -> the config that a tuning gives it; the others have the repository's."""
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -78,6 +82,32 @@ def load_live_apps(
     chosen = [app for app in present if apps is None or app in apps]
     accelerator = accelerator or Accelerator()
     return tuple(_load(repository, app, installation, accelerator) for app in chosen)
+
+
+def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -> list[LiveApp]:
+    """Lay tunings over the apps that they are for.
+
+    Raises:
+        TuningError: a tuning is for an app that is not served, or does not fit its release.
+    """
+    apps = {app.name: app for app in live}
+    for tuning in tunings:
+        if tuning.app not in apps:
+            raise TuningError(
+                f"the tuning is for app {tuning.app}, and served are: {', '.join(apps)}"
+            )
+        app = apps[tuning.app]
+        models = {role: component.model for role, component in app.release.components.items()}
+        configs = tuned_configs(tuning, models, lambda model: read_config(repository, model))
+        instances = {
+            model: config.instance_group[0].count
+            for model, config in configs.items()
+            if app.instances[model]
+        }
+        apps[tuning.app] = replace(
+            app, configs={**app.configs, **configs}, instances={**app.instances, **instances}
+        )
+    return list(apps.values())
 
 
 def _load(

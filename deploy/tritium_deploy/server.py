@@ -21,10 +21,11 @@ from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDie
 from tritium_deploy.events import Event, EventName, OnEvent, ignore
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
-from tritium_deploy.live import LiveApp, load_live_apps, read_config
+from tritium_deploy.live import LiveApp, load_live_apps, read_config, tune
 from tritium_deploy.ports import Ports
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
+from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
 
 LOADS_IN_FLIGHT = 8
@@ -53,6 +54,7 @@ def serve(
     apps: Sequence[str] | None = None,
     tritonserver: str | Path | None = None,
     log: str | Path | None = None,
+    tunings: Sequence[Tuning] = (),
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -67,6 +69,8 @@ def serve(
         apps: Which apps; None for every app with a live release.
         tritonserver: The binary; None for the one on PATH, else nvidia-pytriton's.
         log: Where Triton's log is appended; None for a file that goes when the server ends well.
+        tunings: How components run on this machine, from `tritium bench tune`; at most one for
+            each app. The repository's files stay as they are.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -84,7 +88,9 @@ def serve(
     installation = find_installation(None if tritonserver is None else Path(tritonserver))
     repository = Path(repository).absolute()
     accelerator = find_accelerator(installation)
-    live = load_live_apps(repository, apps, installation, accelerator)
+    live = tuple(
+        tune(load_live_apps(repository, apps, installation, accelerator), tunings, repository)
+    )
     require_shared_memory(sum(sum(app.instances.values()) for app in live))
     names = ", ".join(f"{app.name} release {app.release.number}" for app in live)
     clock.step("checked", f"checked {names}", apps=[app.name for app in live])
@@ -298,8 +304,11 @@ class Server:
     def _load_models(self) -> None:
         """Load every component at once, then the entry points that name them."""
         components = sorted({model for app in self._apps for model in app.components})
+        configs = {model: config for app in self._apps for model, config in app.configs.items()}
         aliases = [alias for app in self._apps for alias in app.entry_points]
-        self._in_parallel(components, self._load, "components loaded")
+        self._in_parallel(
+            components, lambda model: self._load(model, configs.get(model)), "components loaded"
+        )
         self._in_parallel(aliases, self._load_entry_point, "entry points loaded")
 
     def _load_entry_point(self, alias: str) -> None:

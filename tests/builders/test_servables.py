@@ -284,7 +284,7 @@ class _Doubling:
 @contextlib.contextmanager
 def engine_over(runtime: _Doubling) -> Iterator[engine.Engine]:
     spec = {
-        "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0,
+        "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0, "streams": 1,
         "max_batch": 4, "waste": 0.25,
         "inputs": [{"name": "input_ids", "ragged": True, "pad": 0}],
         "outputs": [{"name": "sequence", "ragged": True}, {"name": "sum", "ragged": False}],

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from tritium_benchmarks.baselines.models import RUNTIMES, EngineModel, Runtime
+from tritium_benchmarks.baselines.engine_model import RUNTIMES, EngineModel, Runtime
 from tritium_benchmarks.inputs import Request, make_requests
 from tritium_benchmarks.results import to_json
 from tritium_benchmarks.workload import load_workload
@@ -31,6 +31,7 @@ from tritium_builders.graphs import write_graphs
 
 BATCHES = (1, 4, 8, 16)
 WARM_UP_S = 1.0
+SEARCH_S = 1.5
 START_TIMEOUT_S = 120.0
 """For all workers to have loaded the model; one that failed keeps the others no longer."""
 
@@ -91,8 +92,8 @@ def measure(bundle: Path, workload: str, seconds: float, repeats: int) -> list[L
         write_graphs(Bundle.load(bundle), Path(folder))
         for _ in range(repeats):
             for runtime, batch in ways:
-                job = Job(bundle, Path(folder), requests, runtime, batch, seconds)
-                found[runtime, batch].append(_run(job))
+                job = Job(bundle, Path(folder), requests, runtime, batch)
+                found[runtime, batch].append(items_per_second(job, seconds))
     limits = [
         Limit(runtime, batch, _cores(), statistics.median(rates), tuple(rates))
         for (runtime, batch), rates in found.items()
@@ -102,14 +103,30 @@ def measure(bundle: Path, workload: str, seconds: float, repeats: int) -> list[L
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker does."""
+    """What each worker does: one way of running the model."""
 
     bundle: Path
     graphs: Path
     requests: tuple[Request, ...]
     runtime: Runtime
     batch: int
-    seconds: float
+
+
+def best_way(
+    bundle: Path, graphs: Path, requests: tuple[Request, ...], seconds: float = SEARCH_S
+) -> Job:
+    """Look for the fastest runtime and batch size, with a short try of each.
+
+    Args:
+        bundle: The app.
+        graphs: Folder with its ONNX graphs.
+        requests: What is answered, all with the same modalities.
+        seconds: Of each try.
+    """
+    jobs = [
+        Job(bundle, graphs, requests, runtime, batch) for runtime in RUNTIMES for batch in BATCHES
+    ]
+    return max(jobs, key=lambda job: items_per_second(job, seconds))
 
 
 class _Start:
@@ -122,8 +139,12 @@ def _remember(barrier: Barrier) -> None:
     _Start.barrier = barrier
 
 
-def _run(job: Job) -> float:
-    """Items per second of all workers together.
+def items_per_second(job: Job, seconds: float) -> float:
+    """What all workers together answer, each pinned to its core.
+
+    Args:
+        job: The way.
+        seconds: How long, after a second of warming up.
 
     Raises:
         Exception: what a worker failed with.
@@ -132,18 +153,16 @@ def _run(job: Job) -> float:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(len(cores), timeout=START_TIMEOUT_S)
     with ProcessPoolExecutor(len(cores), context, _remember, (barrier,)) as pool:
-        rates = [pool.submit(_work, job, core) for core in cores]
+        rates = [pool.submit(_work, job, core, seconds) for core in cores]
         return sum(rate.result() for rate in rates)
 
 
-def _work(job: Job, core: int) -> float:
+def _work(job: Job, core: int, seconds: float) -> float:
     os.sched_setaffinity(0, {core})
-    model = EngineModel(
-        Bundle.load(job.bundle), job.graphs, job.runtime, threads=1, batch=job.batch
-    )
+    model = EngineModel(job.bundle, job.graphs, job.runtime, threads=1, batch=job.batch)
     _loop(model, job.requests, job.batch, WARM_UP_S)
     _Start.barrier.wait()
-    return _loop(model, job.requests, job.batch, job.seconds)
+    return _loop(model, job.requests, job.batch, seconds)
 
 
 def _loop(model: EngineModel, requests: Sequence[Request], batch: int, seconds: float) -> float:

@@ -10,8 +10,11 @@ by length and packed so that little is computed on padding.
 from __future__ import annotations
 
 import json
+import queue
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +25,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """One engine, loaded."""
+    """One engine, loaded; as many calls as it has streams may be under way."""
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Run one batch: inputs by name to outputs by name."""
@@ -33,29 +36,42 @@ class OpenVinoRuntime:
 
     Args:
         file: The model's .xml; its .bin lies beside it.
-        spec: `threads`: 0 for all that this process may use.
+        spec: `threads` of each call, 0 for all that this process may use; `streams`, calls that
+            run side by side.
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
         import openvino
 
+        streams = spec["streams"]
+
         options: dict[str, Any] = {
             # Without this, a CPU with bf16 units would round fp32 models without a word.
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
         }
         if spec["threads"]:
-            options["INFERENCE_NUM_THREADS"] = spec["threads"]
+            # Of all streams together.
+            options["INFERENCE_NUM_THREADS"] = spec["threads"] * streams
+            # It would pin every process's threads to the same, the first cores.
+            options["ENABLE_CPU_PINNING"] = False
         core = openvino.Core()
         compiled = core.compile_model(str(file), "CPU", options)
-        self._request = compiled.create_infer_request()
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
         self._names = [output["name"] for output in spec["outputs"]]
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Run one batch: inputs by name to outputs by name."""
-        # share_outputs=False: the next batch overwrites this request's memory.
-        results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        return {name: results[name] for name in self._names}
+        request = self._idle.get()
+        try:
+            # share_outputs=False: the next batch overwrites this request's memory.
+            results = request.infer(inputs, share_inputs=True, share_outputs=False)
+            return {name: results[name] for name in self._names}
+        finally:
+            self._idle.put(request)
 
 
 class OnnxRuntimeRuntime:
@@ -63,7 +79,8 @@ class OnnxRuntimeRuntime:
 
     Args:
         file: The .onnx file.
-        spec: `threads`: 0 for all that this process may use.
+        spec: `threads` of each call, 0 for all that this process may use; any number of calls may
+            run side by side.
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
@@ -130,8 +147,8 @@ class Engine:
 
     Args:
         folder: The component's version folder, with the engine's files.
-        spec: `stage`, `runtime`, `file`, `threads`, `max_batch`, `waste`; `inputs`, each with
-            `name`, `ragged` (its first axis is the text's length) and `pad`; `outputs`, each
+        spec: `stage`, `runtime`, `file`, `threads`, `streams`, `max_batch`, `waste`; `inputs`, each
+            with `name`, `ragged` (its first axis is the text's length) and `pad`; `outputs`, each
             with `name` and `ragged`.
         runtime: What runs a batch; None for the one that the specification names.
     """
@@ -140,6 +157,8 @@ class Engine:
         self._spec = spec
         self._ragged = [tensor["name"] for tensor in spec["inputs"] if tensor["ragged"]]
         self._runtime = runtime or RUNTIMES[spec["runtime"]](folder / spec["file"], spec)
+        self._streams: int = spec["streams"]
+        self._pool = ThreadPoolExecutor(self._streams) if self._streams > 1 else None
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
         """Answer all requests.
@@ -155,19 +174,29 @@ class Engine:
             for index, request in enumerate(requests)
             for item in range(self._items(request))
         ]
-        found: dict[tuple[int, int], Tensors | Exception] = {}
-        for group in pack(rows, self._spec["max_batch"], self._spec["waste"]):
-            try:
-                outputs = self._runtime(self._gather(requests, group))
-            except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the answer
-                found.update({(row.request, row.item): error for row in group})
-                continue
-            for position, row in enumerate(group):
-                found[row.request, row.item] = self._cut(outputs, position, row)
+        # Every stream has something to do.
+        most = min(self._spec["max_batch"], -(-len(rows) // self._streams))
+        groups = list(pack(rows, most, self._spec["waste"]))
+        run = partial(self._run, requests)
+        answers = map(run, groups) if self._pool is None else self._pool.map(run, groups)
+        found = {key: value for answer in answers for key, value in answer.items()}
         return [
             self._join([found[index, item] for item in range(self._items(request))])
             for index, request in enumerate(requests)
         ]
+
+    def _run(
+        self, requests: Sequence[Tensors], group: Sequence[Row]
+    ) -> dict[tuple[int, int], Tensors | Exception]:
+        """One engine call: (request, item) -> its answer."""
+        try:
+            outputs = self._runtime(self._gather(requests, group))
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the answer
+            return {(row.request, row.item): error for row in group}
+        return {
+            (row.request, row.item): self._cut(outputs, position, row)
+            for position, row in enumerate(group)
+        }
 
     def _items(self, request: Tensors) -> int:
         return len(request[self._spec["inputs"][0]["name"]])

@@ -1,16 +1,19 @@
-"""The bundle's model, loaded once for whoever serves it: the same weights and preprocessing."""
+"""What Tritium itself serves, without Triton: its decoder, its engine, its packing.
+
+The limit and LitServe's tuned twin run it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from tritium_benchmarks.baselines.reading import App, Probabilities
 from tritium_benchmarks.inputs import Request
-from tritium_builders.bundle import TOKENIZER, Bundle
+from tritium_builders.bundle import TOKENIZER
 from tritium_builders.bundle_schema import head_role
 from tritium_builders.configs import component_graphs, engine_spec
 from tritium_builders.servables import image_decoder, text_tokenizer
@@ -24,10 +27,10 @@ RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 
 
 class EngineModel:
-    """The app's graphs on one CPU runtime, in this process.
+    """What Tritium serves, in this process: its servables without Triton.
 
     Args:
-        bundle: The app.
+        bundle: The app's folder.
         graphs: Folder with its ONNX graphs, as `write_graphs` leaves them.
         runtime: What runs them.
         threads: For each engine call; 0 for all that this process may use.
@@ -35,21 +38,21 @@ class EngineModel:
     """
 
     def __init__(
-        self, bundle: Bundle, graphs: Path, runtime: Runtime, *, threads: int, batch: int
+        self, bundle: Path, graphs: Path, runtime: Runtime, *, threads: int, batch: int
     ) -> None:
-        manifest = bundle.manifest
+        manifest = App.load(bundle).manifest
         self._text_spec = manifest.text.servable_spec()
         self._image_spec = manifest.image.servable_spec()
-        self._tokenizer = text_tokenizer.load_tokenizer(bundle.folder / TOKENIZER, self._text_spec)
+        self._tokenizer = text_tokenizer.load_tokenizer(bundle / TOKENIZER, self._text_spec)
         self._engines: dict[Role, Engine] = {}
         for role, graph in component_graphs(manifest).items():
             if role in {"text_tokenizer", "image_decoder"}:
                 continue
-            spec = engine_spec(graph, runtime, f"{role}.onnx")
+            spec: dict[str, Any] = engine_spec(graph, runtime, f"{role}.onnx")
             spec |= {"threads": threads, "max_batch": batch}
             self._engines[role] = Engine(graphs, spec)
 
-    def __call__(self, requests: Sequence[Request]) -> list[npt.NDArray[np.float32]]:
+    def __call__(self, requests: Sequence[Request]) -> list[Probabilities]:
         """Answer requests of one kind: all with a text, a picture, or both.
 
         Returns:

@@ -1,0 +1,164 @@
+"""Our own load generator, for what perf_analyzer cannot ask or cannot tell.
+
+perf_analyzer asks Triton only, ends at the first failed request, and knows no open loop whose
+latencies count from when a request was due. This one asks any contender through a `Caller`, from
+one asyncio process, and says what it cost itself.
+
+load = asyncio.run(closed_loop(caller, in_flight=16, seconds=10))
+load.per_second, load.latencies_ms, load.failures
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tritium_benchmarks.callers import Caller
+
+LEAST_WARM_UP_S = 0.5
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load, held for a while."""
+
+    seconds: float
+    """How long answers were counted."""
+    latencies_ms: npt.NDArray[np.float64]
+    """Of every answer that was counted, in the order in which they came."""
+    failures: Mapping[str, int]
+    """Kind of error -> how many requests ended so."""
+    generator_cpu: float
+    """Cores that the load generator itself kept busy, 1.0 for one whole core."""
+
+    @property
+    def per_second(self) -> float:
+        """Answered requests: the goodput, where some fail."""
+        return len(self.latencies_ms) / self.seconds
+
+
+class _Book:
+    """What was answered while it counts."""
+
+    def __init__(self) -> None:
+        self._counts = False
+        self._began = self._cpu = 0.0
+        self.latencies: list[float] = []
+        self.failures: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self._counts = True
+
+    def close(self) -> Load:
+        """Stop counting."""
+        seconds = time.perf_counter() - self._began
+        busy = (time.process_time() - self._cpu) / seconds
+        self._counts = False
+        return Load(seconds, np.array(self.latencies), dict(self.failures), busy)
+
+    async def ask(self, caller: Caller, index: int, due: float) -> None:
+        """Send one request, and note how long after `due` its answer came."""
+        try:
+            await caller(index)
+        except Exception as error:  # noqa: BLE001 - whatever a client raises is a failed request
+            if self._counts:
+                self.failures[type(error).__name__] += 1
+            return
+        if self._counts:
+            self.latencies.append((time.perf_counter() - due) * 1000)
+
+
+async def closed_loop(
+    caller: Caller, *, in_flight: int, seconds: float, warm_up_s: float | None = None
+) -> Load:
+    """Keep so many requests under way, always: the next one is sent when one is answered.
+
+    Args:
+        caller: Whom to ask.
+        in_flight: Requests under way at any time, at least 1.
+        seconds: How long answers are counted.
+        warm_up_s: How long they are not counted before; None for a fifth of `seconds`, and no less
+            than half a second.
+    """
+    warm_up_s = max(seconds / 5, LEAST_WARM_UP_S) if warm_up_s is None else warm_up_s
+    book = _Book()
+    stopped = False
+    sent = 0
+
+    async def keep_asking() -> None:
+        nonlocal sent
+        while not stopped:
+            sent += 1
+            await book.ask(caller, sent - 1, time.perf_counter())
+            # A server that refuses at once must not keep the event loop from its timers.
+            await asyncio.sleep(0)
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(in_flight)]
+    try:
+        await asyncio.sleep(warm_up_s)
+        book.start()
+        await asyncio.sleep(seconds)
+        load = book.close()
+        stopped = True
+        await asyncio.gather(*asking)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return load
+
+
+async def open_loop(caller: Caller, *, rate: float, seconds: float, seed: int) -> Load:
+    """Send requests when they are due, whether or not earlier ones are answered.
+
+    Latency counts from when a request was due, so a stalled server, or a late load generator,
+    cannot hide in the requests that it kept from being sent.
+
+    Args:
+        caller: Whom to ask.
+        rate: Requests per second; the gaps between them are exponential (Poisson arrivals).
+        seconds: How long requests are sent; all of them are waited for and counted.
+        seed: Of the gaps: the same seed asks every contender at the same times.
+    """
+    random = np.random.default_rng(seed)
+    gaps = random.exponential(1 / rate, max(int(rate * seconds * 2), 16))
+    due = np.cumsum(gaps)
+    due = due[due < seconds]
+    book = _Book()
+    book.start()
+    began = time.perf_counter()
+    asking = []
+    for index, offset in enumerate(due):
+        await asyncio.sleep(max(began + offset - time.perf_counter(), 0))
+        asking.append(asyncio.create_task(book.ask(caller, index, began + offset)))
+    await asyncio.sleep(max(began + seconds - time.perf_counter(), 0))
+    await asyncio.gather(*asking)
+    return book.close()
+
+
+async def pile(caller: Caller, *, items: int, in_flight: int) -> Load:
+    """Work off a pile of items, as fast as possible.
+
+    Args:
+        caller: Whom to ask.
+        items: How many.
+        in_flight: Requests under way at any time.
+    """
+    book = _Book()
+    book.start()
+    indexes = iter(range(items))
+
+    async def work() -> None:
+        for index in indexes:
+            await book.ask(caller, index, time.perf_counter())
+
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+    return book.close()

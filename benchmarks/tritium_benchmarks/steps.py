@@ -1,0 +1,114 @@
+"""Where the time goes inside Triton: its own statistics, before and after a load.
+
+Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md.
+A step of an ensemble is a model; what it says is summed over requests, so differences of sums over
+differences of counts are means per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from tritium_benchmarks.contenders import entry_point
+from tritium_benchmarks.errors import BenchmarkError
+from tritium_benchmarks.records import StepTime
+from tritium_builders.release import Release
+
+TIMEOUT_S = 10.0
+WHOLE = "whole"
+"""The entry point, with all its steps."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one model has done since it was loaded; nanoseconds."""
+
+    requests: int = 0
+    executions: int = 0
+    total: int = 0
+    queue: int = 0
+    input: int = 0
+    infer: int = 0
+    output: int = 0
+
+
+def step_models(release: Release) -> dict[str, str]:
+    """The Triton models that a request with a text and a picture goes through.
+
+    Returns:
+        Step -> model name; the entry point is called `whole`.
+    """
+    models: dict[str, str] = {
+        role: component.model
+        for role, component in release.components.items()
+        if role not in {"fusion_head_text", "fusion_head_image"}
+    }
+    return {WHOLE: entry_point(release.app), **models}
+
+
+def read_sums(url: str, models: Mapping[str, str]) -> dict[str, Sums]:
+    """Ask Triton what its models have done so far.
+
+    Args:
+        url: host:port of gRPC.
+        models: Step -> model name.
+
+    Raises:
+        BenchmarkError: Triton does not say.
+    """
+    try:
+        with InferenceServerClient(url) as client:
+            statistics = client.get_inference_statistics(client_timeout=TIMEOUT_S)
+    except InferenceServerException as error:
+        raise BenchmarkError(f"{url} does not tell its statistics: {error.message()}") from error
+    steps = {model: step for step, model in models.items()}
+    found = {step: Sums() for step in models}
+    for model in statistics.model_stats:
+        if model.name in steps:
+            done = model.inference_stats
+            found[steps[model.name]] = Sums(
+                requests=done.success.count,
+                executions=model.execution_count,
+                total=done.success.ns,
+                queue=done.queue.ns,
+                input=done.compute_input.ns,
+                infer=done.compute_infer.ns,
+                output=done.compute_output.ns,
+            )
+    return found
+
+
+def between(
+    before: Mapping[str, Sums], after: Mapping[str, Sums], in_flight: int
+) -> list[StepTime]:
+    """Means per request between two readings, a line for each step that answered something."""
+    lines = []
+    for step, end in after.items():
+        start = before[step]
+        requests = end.requests - start.requests
+        if requests <= 0:
+            continue
+
+        def mean(field: str, start: Sums = start, end: Sums = end, count: int = requests) -> float:
+            total: int = getattr(end, field) - getattr(start, field)
+            return round(total / count / 1e6, 4)
+
+        whole = step == WHOLE
+        lines.append(
+            StepTime(
+                in_flight=in_flight,
+                step=step,
+                requests=requests,
+                executions=end.executions - start.executions,
+                # An ensemble queues nothing itself; what it says of computing is its steps' work.
+                queue_ms=0 if whole else mean("queue"),
+                input_ms=0 if whole else mean("input"),
+                infer_ms=mean("total") if whole else mean("infer"),
+                output_ms=0 if whole else mean("output"),
+            )
+        )
+    return lines

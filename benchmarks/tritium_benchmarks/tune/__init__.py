@@ -1,0 +1,1 @@
+"""Which configuration should run on this machine: searched, measured, written down."""
