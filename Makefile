@@ -47,7 +47,7 @@ bench: $(READY)  ## Tritium beside what you would otherwise use, about 10 minute
 
 bench-smoke: $(READY)  ## the same in small, under a minute, for its shape and not for its figures
 	@$(BENCH_READY)
-	@$(BIN)/$(BENCH) --against fastapi-onnxruntime --limit --workload single --seconds 1 --repeats 2 \
+	@$(BIN)/$(BENCH) --against fastapi-onnxruntime --workload single --seconds 1 --repeats 2 \
 		--held-out 20 --out bench-results/smoke
 
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
