@@ -44,6 +44,7 @@ BENCH_READY = $(BIN)/tritium train recipes/openmoji.toml --reuse && $(BIN)/triti
 bench: $(READY)  ## Tritium beside what you would otherwise use, about 10 minutes: benchmarks/results/bench
 	@$(BENCH_READY)
 	@$(BIN)/$(BENCH) --against all --limit --seconds 3 --repeats 4 --out benchmarks/results/bench
+	@$(BIN)/python -m tritium_benchmarks.report.pages benchmarks/results/bench README.md docs/benchmarks.md
 
 bench-smoke: $(READY)  ## the same in small, under a minute, for its shape and not for its figures
 	@$(BENCH_READY)

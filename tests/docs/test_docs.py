@@ -6,6 +6,7 @@ import io
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def test_every_fenced_block_is_of_a_kind_that_is_tested() -> None:
 def test_shell_lines_are_understood(block: Block) -> None:
     for words in block.commands:
         if words[0] == "tritium":
-            verb = verbs()[words[1]]
-            verb.make_context(words[1], list(words[2:])).close()  # raises for wrong usage
+            verb, rest = verb_of(words[1:])
+            verb.make_context(words[1], rest).close()  # raises for wrong usage
         elif words[0] == "make":
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert re.search(rf"^{re.escape(words[1])}:", makefile, re.MULTILINE), words
@@ -110,6 +111,22 @@ def verbs() -> dict[str, Any]:
     return commands
 
 
+def every_verb() -> list[Any]:
+    found: list[Any] = []
+    for verb in verbs().values():
+        found += verb.commands.values() if hasattr(verb, "commands") else [verb]
+    return found
+
+
+def verb_of(words: Sequence[str]) -> tuple[Any, list[str]]:
+    """The verb that words name, of a group the one in it, and what is left of them."""
+    verb, *rest = words
+    found = verbs()[verb]
+    while hasattr(found, "commands"):
+        found, rest = found.commands[rest[0]], rest[1:]
+    return found, rest
+
+
 def options(verb: Any) -> set[str]:
     given = (name for option in verb.params for name in (*option.opts, *option.secondary_opts))
     return {"--help", *given}
@@ -117,14 +134,15 @@ def options(verb: Any) -> set[str]:
 
 @pytest.mark.parametrize("one", PAGES, ids=name_of)
 def test_verbs_and_options_in_the_text_exist(one: Page) -> None:
-    known = verbs()
-    every_option = set().union(*map(options, known.values()))
+    every_option = set().union(*map(options, every_verb()))
     for code in one.inline_code:
         if re.match(r"tritium [a-z]", code):
-            verb, *rest = code.split()[1:]
-            assert verb in known, code
+            words = code.split()[1:]
+            if words == ["bench"]:  # all of the group
+                continue
+            verb, rest = verb_of(words)
             given = {word for word in rest if word.startswith("--")}
-            assert given <= options(known[verb]), code
+            assert given <= options(verb), code
         elif re.match(r"--[a-z]", code):
             assert code.split()[0] in every_option, code
 

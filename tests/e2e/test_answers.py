@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from tritonclient import grpc as triton
 
-from tests.e2e.conftest import Fold
+from tests.e2e.conftest import FULL, Fold
 from tests.support import models
 from tritium_builders.reference import FusionModel
 from tritium_builders.samples import Sample
@@ -80,8 +80,8 @@ def on_all(
 def test_every_item_is_classified_as_pytorch_does(
     raw: triton.InferenceServerClient, folds: Sequence[Fold], prepared: Prepared
 ) -> None:
-    """Over all folds, so that every item of the data set is served once, by a head that never
-    saw it; then accuracy is the same by definition, label for label."""
+    """By a head that never saw it; then accuracy is the same by definition, label for label.
+    `make test-full` takes all folds, so that every item of the data set is served once."""
     items = prepared.dataset.items
     labels = np.array([prepared.dataset.labels.index(item.label) for item in items])
     served_right = pytorch_right = differ = 0
@@ -104,7 +104,7 @@ def test_every_item_is_classified_as_pytorch_does(
     total = sum(len(fold.held_out) for fold in folds)
     print(f"{total} items: served {served_right / total:.4f}, PyTorch {pytorch_right / total:.4f}, "
           f"{differ} labels differ, largest difference {largest:.2g}")  # fmt: skip
-    assert total == len(items)
+    assert total == len(items) or not FULL
     assert differ <= MAX_LABELS_THAT_DIFFER * total
     assert abs(served_right - pytorch_right) <= differ
 

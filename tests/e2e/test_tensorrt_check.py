@@ -10,7 +10,9 @@ from tritium_builders.tensorrt.check import CheckReport
 BUCKETS = [16, 32, 64, 128, 256]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.full)]
+)
 def test_the_demo_app_casts_passes_its_gates_and_builds_ahead_of_time(
     demo: TrainedDemo, precision: str
 ) -> None:

@@ -35,8 +35,10 @@ def tritium(
 
 
 @contextmanager
-def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A command line that runs while the block does, and for a minute at the most."""
+def started(
+    *arguments: str, timeout_s: float = TIMEOUT_S, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A command line that runs while the block does, and for `timeout_s` at the most."""
     process = subprocess.Popen(
         [TRITIUM, *arguments],
         env=_environment(environment),
@@ -45,7 +47,7 @@ def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[st
         text=True,
     )
     # Whoever waits for its output is not kept waiting for ever.
-    limit = threading.Timer(TIMEOUT_S, process.kill)
+    limit = threading.Timer(timeout_s, process.kill)
     limit.start()
     with process:
         try:

@@ -31,7 +31,8 @@ from tritium_builders.models import HuggingFaceImageEncoder, HuggingFaceTextEnco
 from tritium_builders.reference import FusionModel
 from tritium_client import contract
 
-LAYERS = 12 if os.environ.get("TRITIUM_TEST_FULL") else 1
+FULL = bool(os.environ.get("TRITIUM_TEST_FULL"))
+LAYERS = 12 if FULL else 1
 """What a parser and a builder can refuse is in every layer alike; all 12 take many minutes."""
 VOCABULARY = 2000
 LENGTHS = (16, 32)

@@ -154,7 +154,7 @@ def distribution(record: RunRecord) -> str:
             axes.plot(across, QUANTILES, label=title, **style)
         _milliseconds(axes, axes.xaxis, "x")
         axes.set_xlabel(f"latency, milliseconds ({load})")
-        axes.set_ylabel("answered so far, % of the requests")
+        axes.set_ylabel("% of requests answered")
         _legend(axes)
     return file.getvalue() if drew else ""
 

@@ -1,0 +1,44 @@
+"""The README and docs/benchmarks.md show what `make bench` measured last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.records import record
+from tests.docs.pages import ROOT
+from tritium_benchmarks.errors import RecordError
+from tritium_benchmarks.records import read_record
+from tritium_benchmarks.report.pages import filled, main, parts
+from tritium_benchmarks.report.write import to_html, to_markdown
+
+RESULTS = ROOT / "benchmarks" / "results" / "bench"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_page_shows_the_committed_run(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert text.count("<!-- bench: ") == text.count("<!-- /bench -->") >= 3
+    assert filled(text, read_record(RESULTS)) == text
+
+
+def test_the_committed_report_is_that_of_the_committed_run() -> None:
+    run = read_record(RESULTS)
+    assert run.ended == "complete"
+    assert (RESULTS / "report.md").read_text("utf-8") == to_markdown(run)
+    assert (RESULTS / "report.html").read_text("utf-8") == to_html(run)
+
+
+def test_pages_are_filled_in_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- bench: comparison -->\nold\n<!-- /bench -->\nafter\n")
+    (tmp_path / "run.json").write_text(record().model_dump_json())
+    main([str(tmp_path), str(page)])
+    expected = parts(record())["comparison"]
+    assert page.read_text() == (
+        f"before\n<!-- bench: comparison -->\n{expected}<!-- /bench -->\nafter\n"
+    )
+    with pytest.raises(RecordError, match="no part of a run is called 'nothing'"):
+        filled("<!-- bench: nothing -->\n<!-- /bench -->", record())
