@@ -22,6 +22,9 @@ import numpy.typing as npt
 from tritium_benchmarks.callers import Caller
 
 LEAST_WARM_UP_S = 0.5
+LEAST_ANSWERS = 4
+PATIENCE = 4
+"""Times that a closed loop is held longer, when it saw too few answers to say anything."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ async def closed_loop(
     Args:
         caller: Whom to ask.
         in_flight: Requests under way at any time, at least 1.
-        seconds: How long answers are counted.
+        seconds: How long answers are counted; longer where fewer came than there are in flight.
         warm_up_s: How long they are not counted before; None for a fifth of `seconds`, and no less
             than half a second.
     """
@@ -106,6 +109,11 @@ async def closed_loop(
         await asyncio.sleep(warm_up_s)
         book.start()
         await asyncio.sleep(seconds)
+        # A server that is slow, or answers in large batches, gets the time that it needs.
+        for _ in range(PATIENCE):
+            if len(book.latencies) + sum(book.failures.values()) >= max(in_flight, LEAST_ANSWERS):
+                break
+            await asyncio.sleep(seconds)
         load = book.close()
         stopped = True
         await asyncio.gather(*asking)
