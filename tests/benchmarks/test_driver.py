@@ -83,8 +83,9 @@ def test_open_loop_latency_counts_from_when_a_request_was_due() -> None:
     load = asyncio.run(open_loop(stalled, rate=100, seconds=1.2, seed=1))
     late = load.latencies_ms[load.latencies_ms > 100]
     # About 40 of 120 requests were due in the first 400 ms of the stall.
-    assert 25 <= len(late) <= 60
-    assert load.latencies_ms.max() == pytest.approx(500, abs=80)
+    assert len(late) >= 20
+    # Had the stalled requests been timed from when they were sent, none would have taken so long.
+    assert load.latencies_ms.max() > 300
 
 
 def test_an_open_loop_asks_at_the_same_times_for_the_same_seed() -> None:

@@ -93,7 +93,8 @@ def ready(server: Server) -> bool:
 
 
 def stub_pid(server: Server, component: str) -> int:
-    for pid in server.pids[1:]:
+    # The last one: those of before a heal end a moment after it.
+    for pid in reversed(server.pids[1:]):
         if component in " ".join(psutil.Process(pid).cmdline()):
             return pid
     raise AssertionError(f"no stub of {component}")
