@@ -124,8 +124,6 @@ class Running:
     contender: Contender
     url: str
     """host:port."""
-    metrics_url: str | None = None
-    """Of Triton's Prometheus metrics, where it is known."""
     process: psutil.Process | None = field(default=None, repr=False)
     """None for a server that somebody else started."""
 
@@ -191,11 +189,7 @@ def running(contender: Contender, subject: Subject) -> Iterator[Running]:
             )
         try:
             _wait(contender, process, ready, log)
-            metrics = (
-                f"http://{HOST}:{ports.metrics}/metrics" if contender.name == TRITIUM else None
-            )
-            url = f"{HOST}:{ports.grpc}"
-            yield Running(contender, url, metrics, psutil.Process(process.pid))
+            yield Running(contender, f"{HOST}:{ports.grpc}", psutil.Process(process.pid))
         finally:
             _stop(process)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 from tritium_builders.bundle import Bundle
 from tritium_builders.compile import COMPILERS
-from tritium_builders.components import stage_engines, stage_pipeline, stage_readers
+from tritium_builders.components import stage_engines, stage_readers
 from tritium_builders.errors import CompileError, PublishError, needs
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
@@ -140,7 +140,6 @@ def _make_for_cpu(bundle: Bundle, target: Target, staging: Path, progress: Progr
         **stage_readers(bundle, staging),
         **stage_engines(bundle, graphs, target, staging, lambda role: progress("compile", role)),
     }
-    staged["pipeline"] = stage_pipeline(bundle, staged, staging)
     servables = {role: component.load for role, component in staged.items()}
     report = verify(bundle, servables, "fp32", lambda role: progress("verify", role))
     return Made(staged, report)

@@ -168,13 +168,6 @@ class Release(Record):
     """ISO 8601, UTC."""
 
     @property
-    def loaded(self) -> dict[Role, PublishedComponent]:
-        """The components that Triton loads: on a CPU the pipeline alone, which runs the others."""
-        if "pipeline" in self.components:
-            return {"pipeline": self.components["pipeline"]}
-        return self.components
-
-    @property
     def version_compatible(self) -> bool:
         """Whether its plans may be loaded by a later TensorRT than they were built with."""
         return self.tensorrt is not None and bool(self.tensorrt.options["version_compatible"])

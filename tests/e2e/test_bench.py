@@ -73,8 +73,8 @@ def test_a_run_beside_baselines_leaves_a_record_and_a_report(
         assert line.server_cpu > 0.1
     steps = {line.step: line for line in record.steps}
     assert set(steps) > {WHOLE, "text_tokenizer", "image_decoder", "image_encoder"}
-    assert steps["pipeline"].total_ms <= steps[WHOLE].total_ms
-    assert steps["image_encoder"].total_ms <= steps["pipeline"].total_ms
+    within = sum(line.total_ms for step, line in steps.items() if step != WHOLE)
+    assert within <= steps[WHOLE].total_ms * 1.1
     assert record.manifest["release"]["number"] == 1
     assert "Tritium's throughput over" in (out / "report.md").read_text()
 
