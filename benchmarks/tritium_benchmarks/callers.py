@@ -1,16 +1,20 @@
 """How each contender is asked: the client that its users would use.
 
+async with connected(server, "openmoji", labels, requests) as ask:
+    label = await ask(0)
+
 Every caller answers a request with the label that it got, so that what is timed is what an
-application waits for.
+application waits for. What aiohttp and tritonclient send is made before anything is timed; the SDK
+makes its message in each call.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import numpy as np
 
@@ -21,140 +25,88 @@ from tritium_client import contract
 TIMEOUT_S = 30.0
 """Of one request; one that takes longer has failed."""
 
-
-class Caller(Protocol):
-    """Asks one server; an asynchronous context manager."""
-
-    async def __call__(self, index: int) -> str:
-        """Send the request `index` and return the label of its answer.
-
-        Raises:
-            Exception: it failed.
-        """
-
-    async def __aenter__(self) -> Caller:
-        """Connect."""
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the connection."""
+Caller = Callable[[int], Awaitable[str]]
+"""Sends the request of a number, and returns the label of its answer; raises whatever its client
+raises where it fails. Beyond the last request it begins again."""
 
 
-def make_caller(
+def connected(
     server: Running, app: str, labels: Sequence[str], requests: Sequence[Request]
-) -> Caller:
-    """The client for a contender.
+) -> AbstractAsyncContextManager[Caller]:
+    """Connect a contender's own client, until the block ends.
 
     Args:
         server: Whom to ask.
         app: The app.
         labels: Its labels, in order.
-        requests: What `index` counts; longer runs go through them again.
+        requests: What the numbers count.
     """
     if server.contender.asked_by == "sdk":
-        return SdkCaller(server.url, app, requests)
+        return _sdk(server.url, app, requests)
     if server.contender.asked_by == "pytriton":
-        return PyTritonCaller(server.url, labels, requests)
-    return HttpCaller(server.url, labels, requests)
+        return _pytriton(server.url, labels, requests)
+    return _http(server.url, labels, requests)
 
 
-class _Closing:
-    """What all callers do at the end."""
-
-    async def _close(self) -> None:
-        raise NotImplementedError
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._close()
-
-
-class SdkCaller(_Closing):
+@asynccontextmanager
+async def _sdk(url: str, app: str, requests: Sequence[Request]) -> AsyncIterator[Caller]:
     """Tritium's own SDK, without its retries: a failure is a failure here."""
+    from tritium_client import AsyncClient, RetryPolicy
 
-    def __init__(self, url: str, app: str, requests: Sequence[Request]) -> None:
-        self._url, self._app, self._requests = url, app, requests
+    never = RetryPolicy(attempts=1)
+    async with AsyncClient(url, app=app, retries=never, max_in_flight=10_000) as client:
 
-    async def __aenter__(self) -> SdkCaller:
-        from tritium_client import AsyncClient, RetryPolicy
+        async def ask(number: int) -> str:
+            request = requests[number % len(requests)]
+            answer = await client.classify(
+                text=request.text, image=request.image, timeout_s=TIMEOUT_S
+            )
+            return answer.label
 
-        self._client = AsyncClient(
-            self._url, app=self._app, retries=RetryPolicy(attempts=1), max_in_flight=10_000
-        )
-        return self
-
-    async def __call__(self, index: int) -> str:
-        """Send the request `index` and return the label of its answer."""
-        request = self._requests[index % len(self._requests)]
-        answer = await self._client.classify(
-            text=request.text, image=request.image, timeout_s=TIMEOUT_S
-        )
-        return answer.label
-
-    async def _close(self) -> None:
-        await self._client.close()
+        yield ask
 
 
-class HttpCaller(_Closing):
-    """aiohttp; the JSON bodies are made before anything is timed."""
+@asynccontextmanager
+async def _http(
+    url: str, labels: Sequence[str], requests: Sequence[Request]
+) -> AsyncIterator[Caller]:
+    """Aiohttp."""
+    import aiohttp
 
-    def __init__(self, url: str, labels: Sequence[str], requests: Sequence[Request]) -> None:
-        self._url = f"http://{url}/predict"
-        self._labels = labels
-        self._bodies = [_json_body(request) for request in requests]
+    bodies = [_json_body(request) for request in requests]
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        headers={"Content-Type": "application/json"},
+        raise_for_status=True,
+    ) as session:
 
-    async def __aenter__(self) -> HttpCaller:
-        import aiohttp
+        async def ask(number: int) -> str:
+            body = bodies[number % len(bodies)]
+            async with session.post(f"http://{url}/predict", data=body) as answer:
+                probabilities = (await answer.json())["probabilities"]
+            return labels[int(np.argmax(probabilities))]
 
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-            headers={"Content-Type": "application/json"},
-            raise_for_status=True,
-        )
-        return self
-
-    async def __call__(self, index: int) -> str:
-        """Send the request `index` and return the label of its answer."""
-        body = self._bodies[index % len(self._bodies)]
-        async with self._session.post(self._url, data=body) as answer:
-            probabilities = (await answer.json())["probabilities"]
-        return self._labels[int(np.argmax(probabilities))]
-
-    async def _close(self) -> None:
-        await self._session.close()
+        yield ask
 
 
-class PyTritonCaller(_Closing):
-    """tritonclient's asyncio client; the tensors are made before anything is timed."""
+@asynccontextmanager
+async def _pytriton(
+    url: str, labels: Sequence[str], requests: Sequence[Request]
+) -> AsyncIterator[Caller]:
+    """Tritonclient's asyncio client."""
+    from tritonclient.grpc.aio import InferenceServerClient
 
-    def __init__(self, url: str, labels: Sequence[str], requests: Sequence[Request]) -> None:
-        self._url, self._labels = url, labels
-        self._inputs = [_tensors(request) for request in requests]
+    inputs = [_tensors(request) for request in requests]
+    async with InferenceServerClient(url) as client:
 
-    async def __aenter__(self) -> PyTritonCaller:
-        from tritonclient.grpc.aio import InferenceServerClient
+        async def ask(number: int) -> str:
+            answer = await client.infer(
+                PYTRITON_MODEL, inputs[number % len(inputs)], client_timeout=TIMEOUT_S
+            )
+            return labels[int(np.argmax(answer.as_numpy(contract.PROBABILITIES)))]
 
-        self._client = InferenceServerClient(self._url)
-        return self
-
-    async def __call__(self, index: int) -> str:
-        """Send the request `index` and return the label of its answer."""
-        answer = await self._client.infer(
-            PYTRITON_MODEL, self._inputs[index % len(self._inputs)], client_timeout=TIMEOUT_S
-        )
-        return self._labels[int(np.argmax(answer.as_numpy(contract.PROBABILITIES)))]
-
-    async def _close(self) -> None:
-        await self._client.close()
+        yield ask
 
 
 def _json_body(request: Request) -> bytes:

@@ -25,7 +25,6 @@ from typing import Literal
 import psutil
 
 from tritium_benchmarks.errors import ContenderError
-from tritium_client import contract
 from tritium_deploy.installation import find_installation
 from tritium_deploy.ports import Ports
 
@@ -293,8 +292,3 @@ def chosen(names: Sequence[str]) -> list[Contender]:
                 f"no baseline is called {name!r}; there are: {', '.join(BASELINES)}"
             )
     return [CONTENDERS[name] for name in names]
-
-
-def entry_point(app: str) -> str:
-    """The ensemble that takes both a text and a picture."""
-    return contract.entry_point(app, "classify", ("text", "image"))

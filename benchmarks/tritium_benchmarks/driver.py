@@ -46,7 +46,7 @@ class Load:
         return len(self.latencies_ms) / self.seconds
 
 
-class _Book:
+class _Tally:
     """What was answered while it counts."""
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class _Book:
         self._counts = False
         return Load(seconds, np.array(self.latencies), dict(self.failures), busy)
 
-    async def ask(self, caller: Caller, index: int, due: float) -> None:
+    async def ask(self, caller: Caller, number: int, due: float) -> None:
         """Send one request, and note how long after `due` its answer came."""
         try:
-            await caller(index)
+            await caller(number)
         except Exception as error:  # noqa: BLE001 - whatever a client raises is a failed request
             if self._counts:
                 self.failures[type(error).__name__] += 1
@@ -92,7 +92,7 @@ async def closed_loop(
             than half a second.
     """
     warm_up_s = max(seconds / 5, LEAST_WARM_UP_S) if warm_up_s is None else warm_up_s
-    book = _Book()
+    tally = _Tally()
     stopped = False
     sent = 0
 
@@ -100,21 +100,21 @@ async def closed_loop(
         nonlocal sent
         while not stopped:
             sent += 1
-            await book.ask(caller, sent - 1, time.perf_counter())
+            await tally.ask(caller, sent - 1, time.perf_counter())
             # A server that refuses at once must not keep the event loop from its timers.
             await asyncio.sleep(0)
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(in_flight)]
     try:
         await asyncio.sleep(warm_up_s)
-        book.start()
+        tally.start()
         await asyncio.sleep(seconds)
         # A server that is slow, or answers in large batches, gets the time that it needs.
         for _ in range(PATIENCE):
-            if len(book.latencies) + sum(book.failures.values()) >= max(in_flight, LEAST_ANSWERS):
+            if len(tally.latencies) + sum(tally.failures.values()) >= max(in_flight, LEAST_ANSWERS):
                 break
             await asyncio.sleep(seconds)
-        load = book.close()
+        load = tally.close()
         stopped = True
         await asyncio.gather(*asking)
     finally:
@@ -140,16 +140,16 @@ async def open_loop(caller: Caller, *, rate: float, seconds: float, seed: int) -
     gaps = random.exponential(1 / rate, max(int(rate * seconds * 2), 16))
     due = np.cumsum(gaps)
     due = due[due < seconds]
-    book = _Book()
-    book.start()
+    tally = _Tally()
+    tally.start()
     began = time.perf_counter()
     asking = []
-    for index, offset in enumerate(due):
+    for number, offset in enumerate(due):
         await asyncio.sleep(max(began + offset - time.perf_counter(), 0))
-        asking.append(asyncio.create_task(book.ask(caller, index, began + offset)))
+        asking.append(asyncio.create_task(tally.ask(caller, number, began + offset)))
     await asyncio.sleep(max(began + seconds - time.perf_counter(), 0))
     await asyncio.gather(*asking)
-    return book.close()
+    return tally.close()
 
 
 async def pile(caller: Caller, *, items: int, in_flight: int) -> Load:
@@ -160,13 +160,13 @@ async def pile(caller: Caller, *, items: int, in_flight: int) -> Load:
         items: How many.
         in_flight: Requests under way at any time.
     """
-    book = _Book()
-    book.start()
-    indexes = iter(range(items))
+    tally = _Tally()
+    tally.start()
+    numbers = iter(range(items))
 
     async def work() -> None:
-        for index in indexes:
-            await book.ask(caller, index, time.perf_counter())
+        for number in numbers:
+            await tally.ask(caller, number, time.perf_counter())
 
     await asyncio.gather(*(work() for _ in range(in_flight)))
-    return book.close()
+    return tally.close()

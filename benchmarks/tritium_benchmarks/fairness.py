@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from tritium_benchmarks.callers import make_caller
+from tritium_benchmarks.callers import connected
 from tritium_benchmarks.contenders import Running
 from tritium_benchmarks.errors import ContenderError
 from tritium_benchmarks.inputs import Request
@@ -82,7 +82,7 @@ async def _ask(
 ) -> list[str]:
     requests = [Request(sample.text, sample.image) for sample in samples]
     places = asyncio.Semaphore(IN_FLIGHT)
-    async with make_caller(server, app, labels, requests) as caller:
+    async with connected(server, app, labels, requests) as caller:
 
         async def ask(index: int) -> str:
             async with places:

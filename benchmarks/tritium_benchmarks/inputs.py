@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritium_benchmarks.workload import PictureKind, Words, Workload
+from tritium_client.contract import MODALITIES, Modality
 
 _WORDS = """
 red green blue small large old new bright dark round flat happy sad quiet loud fast slow warm cold
@@ -38,6 +39,18 @@ class Request:
 
     text: str | None
     image: bytes | None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it has."""
+        given = {"text": self.text, "image": self.image}
+        return tuple(modality for modality in MODALITIES if given[modality] is not None)
+
+
+def common_modalities(requests: Sequence[Request]) -> tuple[Modality, ...] | None:
+    """What all requests have, and no other has more; None where they differ."""
+    kinds = {request.modalities for request in requests}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def make_requests(workload: Workload, count: int) -> list[Request]:

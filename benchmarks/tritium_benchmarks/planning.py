@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Contender, Subject
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.fairness import ITEMS
-from tritium_benchmarks.inputs import make_requests
+from tritium_benchmarks.inputs import Request, common_modalities, make_requests
 from tritium_benchmarks.manifest import make_manifest
 from tritium_benchmarks.perf_analyzer.install import find_perf_analyzer
-from tritium_benchmarks.session import Plan, asks_with_perf_analyzer
-from tritium_benchmarks.workload import Workload
+from tritium_benchmarks.workload import Closed, Workload
 from tritium_builders.bundle import Bundle
 from tritium_builders.graphs import write_graphs
 from tritium_builders.release import (
@@ -26,6 +26,7 @@ from tritium_builders.release import (
     release_folder,
 )
 from tritium_client import Client
+from tritium_client.contract import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,33 @@ class Asked:
     held_out: int = ITEMS
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures: everything is there, and fits together."""
+
+    asked: Asked
+    subject: Subject
+    bundle: Bundle
+    requests: Sequence[Request]
+    manifest: dict[str, Any]
+    release: Release | None
+    """Tritium's live release; None where it is not known, on a server elsewhere."""
+    scratch: Path
+    """A folder that is there as long as the plan."""
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """Who is measured, Tritium first."""
+        return (CONTENDERS[TRITIUM], *self.asked.baselines)
+
+    @property
+    def asks_with_perf_analyzer(self) -> bool:
+        """It asks one entry point at a time, in a closed loop."""
+        closed = isinstance(self.asked.workload.arrivals, Closed)
+        one = common_modalities(self.requests) is not None
+        return self.asked.perf_analyzer and closed and one
+
+
 @contextmanager
 def planned(asked: Asked) -> Iterator[Plan]:
     """Make a plan; the graphs that the baselines serve are there until the block ends.
@@ -62,36 +90,39 @@ def planned(asked: Asked) -> Iterator[Plan]:
     else:
         with Client(asked.url, app=asked.app) as client:
             client.labels()
-    mix = asked.workload.mix
-    if asked.baselines and mix.text_only + mix.image_only > 0:
+    bundle = Bundle.load(asked.bundle or Path("bundles") / asked.app)
+    requests = make_requests(asked.workload, _count(asked.workload))
+    _require_fitting(asked, requests)
+    repository = None if asked.url is not None else asked.repository
+    with tempfile.TemporaryDirectory(prefix="tritium-bench-") as folder:
+        if asked.baselines or asked.limit:
+            write_graphs(bundle, Path(folder))
+        plan = Plan(
+            asked=asked,
+            subject=Subject(asked.app, asked.repository, bundle.folder, Path(folder)),
+            bundle=bundle,
+            requests=requests,
+            manifest=make_manifest(repository, asked.app),
+            release=release,
+            scratch=Path(folder),
+        )
+        if plan.asks_with_perf_analyzer:
+            find_perf_analyzer()  # whoever lacks it is told before minutes pass
+        yield plan
+
+
+def _require_fitting(asked: Asked, requests: Sequence[Request]) -> None:
+    given = common_modalities(requests)
+    if asked.baselines and given != MODALITIES:
         raise BenchmarkError(
             f"workload {asked.workload.name} leaves texts or pictures out, and the baselines "
             "answer only pairs; take another workload, or leave --against out"
         )
-    bundle = Bundle.load(asked.bundle or Path("bundles") / asked.app)
-    requests = make_requests(asked.workload, _count(asked.workload))
-    repository = None if asked.url is not None else asked.repository
-    with tempfile.TemporaryDirectory(prefix="tritium-graphs-") as folder:
-        if asked.baselines or asked.limit:
-            write_graphs(bundle, Path(folder))
-        plan = Plan(
-            subject=Subject(asked.app, asked.repository, bundle.folder, Path(folder)),
-            bundle=bundle,
-            workload=asked.workload,
-            requests=requests,
-            contenders=(CONTENDERS[TRITIUM], *asked.baselines),
-            seconds=asked.seconds,
-            repeats=asked.repeats,
-            manifest=make_manifest(repository, asked.app),
-            release=release,
-            url=asked.url,
-            limit=asked.limit,
-            perf_analyzer=asked.perf_analyzer,
-            held_out=asked.held_out,
+    if asked.limit and given is None:
+        raise BenchmarkError(
+            f"workload {asked.workload.name} mixes requests of several kinds, and the limit's "
+            "batches are of one; take another workload, or leave --limit out"
         )
-        if asks_with_perf_analyzer(plan):
-            find_perf_analyzer()  # whoever lacks it is told before minutes pass
-        yield plan
 
 
 def _count(workload: Workload) -> int:
@@ -106,9 +137,7 @@ def live_release_of(repository: Path, app: str) -> Release:
         BenchmarkError: there is none; names those that there are.
     """
     if not repository.is_dir():
-        raise BenchmarkError(
-            f"repository {repository} does not exist; run `tritium build` first, or give --url"
-        )
+        raise BenchmarkError(f"repository {repository} does not exist; run `tritium build` first")
     apps = [name for name in list_apps(repository) if live_release(repository, name) is not None]
     if app not in apps:
         known = f"it has: {', '.join(apps)}" if apps else "it has none; run `tritium build` first"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,56 +19,23 @@ from typing import Any
 
 from tritium_benchmarks import fairness
 from tritium_benchmarks.baselines import in_process
-from tritium_benchmarks.callers import make_caller
-from tritium_benchmarks.contenders import (
-    LIMIT,
-    TRITIUM,
-    Contender,
-    Running,
-    Subject,
-    entry_point,
-    running,
-)
+from tritium_benchmarks.callers import connected
+from tritium_benchmarks.contenders import LIMIT, TRITIUM, Contender, Running, running
 from tritium_benchmarks.driver import Load, closed_loop, open_loop, pile
 from tritium_benchmarks.errors import BenchmarkError
-from tritium_benchmarks.inputs import Request
+from tritium_benchmarks.inputs import common_modalities
 from tritium_benchmarks.perf_analyzer import measure as perf_analyzer
 from tritium_benchmarks.perf_analyzer.input_data import write_input_data
+from tritium_benchmarks.planning import Plan
 from tritium_benchmarks.records import Measurement, RunRecord, StepTime, write_record
 from tritium_benchmarks.steps import between, read_sums, step_models
 from tritium_benchmarks.workload import Closed, Offline, Poisson, Workload
-from tritium_builders.bundle import Bundle
-from tritium_builders.release import Release
 from tritium_client import contract
 
 PEAK_IN_FLIGHT = 32
 """Closed loop whose throughput counts as the peak."""
 OnStep = Callable[[str, int, int], None]
 """Told what is measured now, how many steps are done, and how many there are."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run measures."""
-
-    subject: Subject
-    bundle: Bundle
-    workload: Workload
-    requests: Sequence[Request]
-    contenders: Sequence[Contender]
-    """The first one is Tritium."""
-    seconds: float
-    repeats: int
-    manifest: dict[str, Any]
-    release: Release | None = None
-    """Tritium's live release; None where it is not known, on a server elsewhere."""
-    url: str | None = None
-    """Of a Tritium server that runs already; None to start one."""
-    limit: bool = False
-    """Measure the limit, a loop with no server, too."""
-    perf_analyzer: bool = True
-    """Ask Tritium with perf_analyzer, too."""
-    held_out: int = fairness.ITEMS
 
 
 @dataclass(frozen=True)
@@ -108,7 +74,7 @@ def run(plan: Plan, out: Path, on_step: OnStep = lambda *_: None) -> RunRecord:
     book = _Book(plan, out)
     book.save()
     with book.ending():
-        _Session(plan, book, _Steps(plan, on_step)).run()
+        _Session(plan, book, _Progress(plan, on_step)).run()
     return book.record
 
 
@@ -117,12 +83,12 @@ class _Book:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         titles = {contender.name: contender.title for contender in plan.contenders}
-        if plan.limit:
+        if plan.asked.limit:
             titles[LIMIT] = "In-process limit"
         self._out = out
         self.record = RunRecord(
-            app=plan.subject.app,
-            workload=plan.workload,
+            app=plan.asked.app,
+            workload=plan.asked.workload,
             manifest=plan.manifest,
             contenders=titles,
             ended="under way",
@@ -133,9 +99,10 @@ class _Book:
         self.record = self.record.model_copy(update=changed)
         write_record(self.record, self._out)
 
-    def add(self, *measurements: Measurement) -> None:
-        """Keep measurements."""
-        self.save(measurements=(*self.record.measurements, *measurements))
+    def add(self, measurement: Measurement, steps: Sequence[StepTime] = ()) -> None:
+        """Keep a measurement, and where its time went."""
+        record = self.record
+        self.save(measurements=(*record.measurements, measurement), steps=(*record.steps, *steps))
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
@@ -153,15 +120,15 @@ class _Book:
         self.save(ended="complete")
 
 
-class _Steps:
+class _Progress:
     """How far it is."""
 
     def __init__(self, plan: Plan, on_step: OnStep) -> None:
-        loads = len(points(plan.workload))
-        open_loop_peaks = len(plan.contenders) if isinstance(plan.workload.arrivals, Poisson) else 0
-        each = len(plan.contenders) * loads + open_loop_peaks + plan.limit
-        each += loads * asks_with_perf_analyzer(plan)
-        self._total = 2 * len(plan.contenders) + plan.repeats * each + plan.limit
+        asked, everybody = plan.asked, len(plan.contenders)
+        loads = len(points(asked.workload))
+        peaks = everybody if isinstance(asked.workload.arrivals, Poisson) else 0
+        each = everybody * loads + peaks + asked.limit + loads * plan.asks_with_perf_analyzer
+        self._total = 2 * everybody + asked.repeats * each + asked.limit
         self._done = 0
         self._tell = on_step
 
@@ -177,7 +144,7 @@ class _Session:
 
     plan: Plan
     book: _Book
-    steps: _Steps
+    progress: _Progress
     servers: list[Running] = field(default_factory=list)
 
     def run(self) -> None:
@@ -185,33 +152,32 @@ class _Session:
         plan = self.plan
         with ExitStack() as stack:
             for contender in plan.contenders:
-                self.steps.next(f"starting {contender.title}")
+                self.progress.next(f"starting {contender.title}")
                 server = self._start(contender, stack)
                 server.sleep()
                 self.servers.append(server)
             self._compare_answers()
             data = None
-            if asks_with_perf_analyzer(plan):
-                folder = stack.enter_context(_scratch())
-                data = write_input_data(plan.requests, folder / "input.json")
-            way = self._best_way() if plan.limit else None
-            for repeat in range(plan.repeats):
+            if plan.asks_with_perf_analyzer:
+                data = write_input_data(plan.requests, plan.scratch / "input.json")
+            way = self._best_way() if plan.asked.limit else None
+            for repeat in range(plan.asked.repeats):
                 self._repeat(repeat, data, way)
 
     def _start(self, contender: Contender, stack: ExitStack) -> Running:
-        if contender.name == TRITIUM and self.plan.url is not None:
-            return Running(contender, self.plan.url)
+        if contender.name == TRITIUM and self.plan.asked.url is not None:
+            return Running(contender, self.plan.asked.url)
         return stack.enter_context(running(contender, self.plan.subject))
 
     def _compare_answers(self) -> None:
-        samples = fairness.held_out(self.plan.bundle, self.plan.held_out)
+        samples = fairness.held_out(self.plan.bundle, self.plan.asked.held_out)
         truth = fairness.expected_labels(self.plan.bundle, samples)
         labels = self.plan.bundle.manifest.labels
         found = []
         for server in self.servers:
-            self.steps.next(f"{server.contender.title} answers {len(samples)} held-out items")
+            self.progress.next(f"{server.contender.title} answers {len(samples)} held-out items")
             with server.awake():
-                found.append(fairness.check(server, self.plan.subject.app, labels, samples, truth))
+                found.append(fairness.check(server, self.plan.asked.app, labels, samples, truth))
         self.book.save(fairness=tuple(found))
         release = self.plan.manifest.get("release") or {}
         unfair = fairness.problems(found, release.get("precision", "fp32"))
@@ -222,31 +188,31 @@ class _Session:
             )
 
     def _best_way(self) -> in_process.Job:
-        self.steps.next("looking for the best way with no server")
+        self.progress.next("looking for the best way with no server")
         return in_process.best_way(
             self.plan.subject.bundle, self.plan.subject.graphs, tuple(self.plan.requests)
         )
 
     def _repeat(self, repeat: int, data: Path | None, way: in_process.Job | None) -> None:
         peaks: dict[str, float] = {}
-        if isinstance(self.plan.workload.arrivals, Poisson):
+        if isinstance(self.plan.asked.workload.arrivals, Poisson):
             for server in self.servers:
-                self.steps.next(f"{server.contender.title}: peak")
+                self.progress.next(f"{server.contender.title}: peak")
                 measured = self._drive(server, Point("peak", in_flight=PEAK_IN_FLIGHT), repeat)
                 peaks[server.contender.name] = measured.per_second
-        for point in points(self.plan.workload):
+        for point in points(self.plan.asked.workload):
             for server in self.servers:
-                self.steps.next(f"{server.contender.title}, {point.name}")
+                self.progress.next(f"{server.contender.title}, {point.name}")
                 rate = None
                 if point.share is not None:
                     rate = peaks[server.contender.name] * point.share
                 self._drive(server, point, repeat, rate)
             if data is not None:
-                self.steps.next(f"Tritium, {point.name}, by perf_analyzer")
+                self.progress.next(f"Tritium, {point.name}, by perf_analyzer")
                 self._perf_analyzer(self.servers[0], point, repeat, data)
         if way is not None:
-            self.steps.next("the limit: no server")
-            self.book.add(_limit(way, repeat, self.plan.seconds))
+            self.progress.next("the limit: no server")
+            self.book.add(_limit(way, repeat, self.plan.asked.seconds))
 
     def _drive(
         self, server: Running, point: Point, repeat: int, rate: float | None = None
@@ -276,25 +242,22 @@ class _Session:
         lines: list[StepTime] = []
         if models and point.in_flight is not None:
             lines = between(before, read_sums(server.url, models), point.in_flight)
-        record = self.book.record
-        self.book.save(measurements=(*record.measurements, measured), steps=(*record.steps, *lines))
+        self.book.add(measured, lines)
         return measured
 
     def _models(self, server: Running, point: Point) -> dict[str, str]:
-        both = _homogeneous(self.plan.requests) == (True, True)
-        if server.contender.name != TRITIUM or point.in_flight is None or not both:
-            return {}
-        if self.plan.release is None:
-            return {}
-        return step_models(self.plan.release)
+        """Triton's models of the graph; none where it is not known which ones answer."""
+        both = common_modalities(self.plan.requests) == contract.MODALITIES
+        known = server.contender.name == TRITIUM and point.in_flight is not None and both
+        release = self.plan.release
+        return step_models(release) if known and release is not None else {}
 
     async def _load(self, server: Running, point: Point, rate: float | None) -> Load:
         labels = self.plan.bundle.manifest.labels
-        caller = make_caller(server, self.plan.subject.app, labels, self.plan.requests)
-        seconds = self.plan.seconds
-        async with caller:
+        seconds = self.plan.asked.seconds
+        async with connected(server, self.plan.asked.app, labels, self.plan.requests) as caller:
             if rate is not None:
-                seed = self.plan.workload.seed
+                seed = self.plan.asked.workload.seed
                 return await open_loop(caller, rate=rate, seconds=seconds, seed=seed)
             in_flight = point.in_flight or PEAK_IN_FLIGHT
             if point.items is not None:
@@ -302,12 +265,13 @@ class _Session:
             return await closed_loop(caller, in_flight=in_flight, seconds=seconds)
 
     def _perf_analyzer(self, server: Running, point: Point, repeat: int, data: Path) -> None:
-        if point.in_flight is None:
+        given = common_modalities(self.plan.requests)
+        if point.in_flight is None or given is None:
             return
         cpu, began = server.cpu_s(), time.perf_counter()
         measured = perf_analyzer.measure(
-            _entry_point(self.plan), server.url, data,
-            in_flight=point.in_flight, seconds=self.plan.seconds,
+            contract.entry_point(self.plan.asked.app, "classify", given), server.url, data,
+            in_flight=point.in_flight, seconds=self.plan.asked.seconds,
         )  # fmt: skip
         elapsed = time.perf_counter() - began
         self.book.add(
@@ -330,29 +294,3 @@ def _limit(way: in_process.Job, repeat: int, seconds: float) -> Measurement:
         seconds=seconds,
         per_second=round(in_process.items_per_second(way, seconds), 2),
     )
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tritium-bench-") as folder:
-        yield Path(folder)
-
-
-def _homogeneous(requests: Sequence[Request]) -> tuple[bool, bool] | None:
-    """Whether all requests have a text, and whether all have a picture; None where they differ."""
-    kinds = {(request.text is not None, request.image is not None) for request in requests}
-    return kinds.pop() if len(kinds) == 1 else None
-
-
-def asks_with_perf_analyzer(plan: Plan) -> bool:
-    """It asks one entry point at a time, in a closed loop."""
-    closed = isinstance(plan.workload.arrivals, Closed)
-    return plan.perf_analyzer and closed and _homogeneous(plan.requests) is not None
-
-
-def _entry_point(plan: Plan) -> str:
-    kinds = _homogeneous(plan.requests)
-    if kinds in {None, (True, True)}:
-        return entry_point(plan.subject.app)
-    given: tuple[contract.Modality, ...] = ("text",) if kinds == (True, False) else ("image",)
-    return contract.entry_point(plan.subject.app, "classify", given)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tritium_benchmarks.contenders import entry_point
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.records import StepTime
 from tritium_builders.release import Release
+from tritium_client import contract
 
 TIMEOUT_S = 10.0
 WHOLE = "whole"
@@ -47,7 +47,7 @@ def step_models(release: Release) -> dict[str, str]:
         for role, component in release.components.items()
         if role not in {"fusion_head_text", "fusion_head_image"}
     }
-    return {WHOLE: entry_point(release.app), **models}
+    return {WHOLE: contract.entry_point(release.app, "classify", contract.MODALITIES), **models}
 
 
 def read_sums(url: str, models: Mapping[str, str]) -> dict[str, Sums]:

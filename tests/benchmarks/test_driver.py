@@ -4,50 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import TracebackType
 
 import numpy as np
 import pytest
 
-from tritium_benchmarks.callers import Caller
 from tritium_benchmarks.driver import closed_loop, open_loop, pile
 
 
-class Server:
-    """Answers after a while; every `fails`-th request fails; it is busy from `stall` on, once."""
+STALL_S = 0.5
 
-    def __init__(self, seconds: float, fails: int = 0, stall: tuple[float, float] = (0, 0)) -> None:
-        self.seconds, self.fails, self.stall = seconds, fails, stall
+
+class Server:
+    """Answers after a while; every `fails`-th request fails.
+
+    Request `stalls_at` begins a stall of half a second: until its end nobody is answered.
+    """
+
+    def __init__(self, seconds: float, fails: int = 0, stalls_at: int = -1) -> None:
+        self.seconds, self.fails, self.stalls_at = seconds, fails, stalls_at
         self.asked: list[int] = []
         self.at_once = self.most_at_once = 0
-        self.began = time.perf_counter()
+        self.busy_until = 0.0
 
-    async def __call__(self, index: int) -> str:
-        self.asked.append(index)
+    async def __call__(self, number: int) -> str:
+        self.asked.append(number)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            start, length = self.stall
-            busy_until = self.began + start + length
-            if self.began + start <= time.perf_counter() < busy_until:
-                await asyncio.sleep(busy_until - time.perf_counter())
+            if number == self.stalls_at:
+                self.busy_until = time.perf_counter() + STALL_S
+            await asyncio.sleep(max(self.busy_until - time.perf_counter(), 0))
             await asyncio.sleep(self.seconds)
-            if self.fails and index % self.fails == 0:
+            if self.fails and number % self.fails == 0:
                 raise ConnectionError("refused")
             return "label"
         finally:
             self.at_once -= 1
-
-    async def __aenter__(self) -> Caller:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
 
 def test_a_closed_loop_keeps_so_many_under_way_and_no_more() -> None:
@@ -79,13 +71,15 @@ def test_a_server_that_refuses_at_once_does_not_hold_the_loop_up() -> None:
 
 def test_open_loop_latency_counts_from_when_a_request_was_due() -> None:
     """A server that stalls for half a second cannot hide it behind requests that were not sent."""
-    stalled = Server(0.001, stall=(0.3, 0.5))
-    load = asyncio.run(open_loop(stalled, rate=100, seconds=1.2, seed=1))
-    late = load.latencies_ms[load.latencies_ms > 100]
-    # About 40 of 120 requests were due in the first 400 ms of the stall.
-    assert len(late) >= 20
-    # Had the stalled requests been timed from when they were sent, none would have taken so long.
-    assert load.latencies_ms.max() > 300
+    rate, seed, first = 100, 1, 30
+    stalled = Server(0.001, stalls_at=first)
+    load = asyncio.run(open_loop(stalled, rate=rate, seconds=1.2, seed=seed))
+    due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, 2 * len(stalled.asked)))
+    waited = due[first] + STALL_S - due[(due >= due[first]) & (due < due[first] + STALL_S - 0.1)]
+    assert len(waited) > 20
+    # However late this machine is, nobody waits less than from when it was due to the stall's end.
+    slowest = np.sort(load.latencies_ms)[::-1][: len(waited)]
+    assert np.all(slowest >= np.sort(waited * 1000)[::-1] - 1)
 
 
 def test_an_open_loop_asks_at_the_same_times_for_the_same_seed() -> None:

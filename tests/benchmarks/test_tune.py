@@ -85,6 +85,36 @@ def test_a_gain_counts_only_when_it_is_more_than_noise() -> None:
     assert real.gain.value == pytest.approx(1.5)
 
 
+def test_who_keeps_the_bound_pays_though_it_is_slower() -> None:
+    """A release that breaks the bound is no choice, however much it answers."""
+    trial, _ = machine(
+        lambda one: 50.0 if one.max_batch == 8 else 100.0,
+        lambda one: 90.0 if one.max_batch == 8 else 200.0,
+    )
+    slower = found(trial, cores=1)
+    assert slower.gain is not None
+    assert slower.gain.high < 1
+    assert slower.pays
+    assert slower.chosen.setting.max_batch == 8
+
+
+def test_who_breaks_the_bound_in_the_finals_does_not_pay() -> None:
+    seen: set[Setting] = set()
+
+    def late(setting: Setting) -> float:
+        again = setting in seen
+        seen.add(setting)
+        return 150.0 if again and setting.streams == 2 else 50.0
+
+    trial, _ = machine(lambda one: 150.0 if one.streams == 2 else 100.0, late)
+    broken = found(trial, cores=2)
+    assert broken.best.setting.streams == 2
+    assert broken.gain is not None
+    assert broken.gain.low > 1
+    assert not broken.pays
+    assert broken.chosen == broken.start
+
+
 def test_the_budget_ends_the_search_and_the_release_is_always_tried() -> None:
     def slow(setting: Setting) -> Score:
         time.sleep(0.05)

@@ -47,6 +47,8 @@ class Load:
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[tuple[float, str]] = field(default_factory=list)
     """When each request was sent, and its gRPC status or `OK`."""
+    messages: set[str] = field(default_factory=set)
+    """What failed requests were told."""
 
     def __post_init__(self) -> None:
         self._threads = [threading.Thread(target=self._run) for _ in range(3)]
@@ -69,6 +71,7 @@ class Load:
                 outcome = "OK"
             except InferenceServerException as error:
                 outcome = str(error.status()).removeprefix("StatusCode.")
+                self.messages.add(f"{outcome}: {error.message()}")
             self.outcomes.append((sent, outcome))
 
 
@@ -96,8 +99,10 @@ def test_a_killed_stub_is_replaced_under_load(
         enough = len(traffic.outcomes) + 100
         assert wait_until(lambda: len(traffic.outcomes) > enough)
     assert ready_again - killed_at < HEALED_WITHIN_S
-    # What met the dead stub fails with one typed error; what is sent to a ready server succeeds.
-    assert Counter(outcome for _, outcome in traffic.outcomes).keys() <= {"OK", "INTERNAL"}
+    # What met the dead stub, or the moment in which Triton puts the new one in its place, fails
+    # with a code that the SDK may retry; what is sent to a ready server succeeds.
+    codes = Counter(outcome for _, outcome in traffic.outcomes)
+    assert codes.keys() <= {"OK", "INTERNAL", "UNAVAILABLE"}, traffic.messages
     assert {outcome for sent, outcome in traffic.outcomes if sent > ready_again} == {"OK"}
     assert len(_stubs(server, "text_encoder")) >= instances
     assert victim.region not in regions()

@@ -58,7 +58,7 @@ class EngineModel:
         Returns:
             FP32 [labels] for each: the probabilities.
         """
-        given = _modalities(requests[0])
+        given = requests[0].modalities
         tensors: list[Tensors] = [self._read(request) for request in requests]
         for role in (*(ENCODERS[modality] for modality in given), head_role(given)):
             for known, answer in zip(tensors, self._engines[role](tensors), strict=True):
@@ -76,12 +76,3 @@ class EngineModel:
         if request.image is not None:
             tensors[contract.PIXELS] = image_decoder.decode(request.image, self._image_spec)[None]
         return tensors
-
-
-def _modalities(request: Request) -> list[Modality]:
-    given: list[Modality] = []
-    if request.text is not None:
-        given.append("text")
-    if request.image is not None:
-        given.append("image")
-    return given

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritium_benchmarks.inputs import Request
+from tritium_benchmarks.inputs import Request, common_modalities
 from tritium_client import contract
 
 
@@ -25,8 +25,7 @@ def write_input_data(requests: Sequence[Request], path: Path) -> Path:
     Raises:
         ValueError: requests of several entry points; perf_analyzer asks one model at a time.
     """
-    kinds = {(request.text is None, request.image is None) for request in requests}
-    if len(kinds) != 1:
+    if common_modalities(requests) is None:
         raise ValueError("perf_analyzer asks one entry point at a time; split the requests first")
     document = {"data": [_entry(request) for request in requests]}
     path.write_text(json.dumps(document), encoding="utf-8")

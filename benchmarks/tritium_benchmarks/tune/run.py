@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritium_benchmarks.contenders import Subject
+from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.inputs import make_requests
 from tritium_benchmarks.manifest import make_manifest
 from tritium_benchmarks.perf_analyzer.input_data import write_input_data
@@ -17,6 +18,7 @@ from tritium_benchmarks.planning import live_release_of
 from tritium_benchmarks.tune.search import Found, Score, search
 from tritium_benchmarks.tune.serving import setting_of, trials
 from tritium_benchmarks.workload import Workload
+from tritium_client.contract import MODALITIES
 from tritium_deploy.tuning import Tuning, write_tuning
 
 OnTrial = Callable[[str, Score], None]
@@ -47,14 +49,20 @@ def tune(options: TuneOptions, path: Path, on_trial: OnTrial = lambda *_: None) 
         on_trial: Told what is being found out, and each score.
 
     Raises:
-        BenchmarkError: the app is not there, or the budget is too small.
+        BenchmarkError: the app or its bundle is not there, the workload has no pairs, or the
+            budget is too small.
         PerfAnalyzerMissingError: it is not installed.
         TuningError: the file cannot be written.
     """
     release = live_release_of(options.repository, options.app)
     find_perf_analyzer()
     requests = make_requests(options.workload, options.workload.mix.distinct)
-    both = [one for one in requests if one.text is not None and one.image is not None]
+    both = [one for one in requests if one.modalities == MODALITIES]
+    if not both:
+        raise BenchmarkError(
+            f"workload {options.workload.name} has no request with both a text and a picture, and "
+            "those are what is tuned for; take another one"
+        )
     subject = Subject(
         options.app, options.repository, options.bundle or Path("bundles") / options.app, Path()
     )
@@ -77,13 +85,13 @@ def tune(options: TuneOptions, path: Path, on_trial: OnTrial = lambda *_: None) 
 
 
 def _tuning(options: TuneOptions, found: Found) -> Tuning:
-    chosen = found.best.setting if found.pays else found.start
+    chosen = found.chosen
     manifest = make_manifest(options.repository, options.app)
     measured: dict[str, str | int | float] = {
-        "setting": str(chosen),
-        "per_second": round(found.best.per_second, 1),
-        "p99_ms": round(found.best.p99_ms, 1),
-        "in_flight": found.best.in_flight,
+        "setting": str(chosen.setting),
+        "per_second": round(chosen.per_second, 1),
+        "p99_ms": round(chosen.p99_ms, 1),
+        "in_flight": chosen.in_flight,
         "gain": str(found.gain) if found.gain is not None else "none",
         "workload": options.workload.name,
         "processor": manifest["processor"],
@@ -91,4 +99,4 @@ def _tuning(options: TuneOptions, found: Found) -> Tuning:
         "release": manifest["release"]["number"],
         "when": manifest["started"],
     }
-    return chosen.tuning(options.app).model_copy(update={"measured": measured})
+    return chosen.setting.tuning(options.app).model_copy(update={"measured": measured})

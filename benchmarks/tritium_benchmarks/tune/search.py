@@ -1,16 +1,15 @@
 """Search the setting with the highest throughput whose p99 stays under a bound.
 
-found = search(trial, start, p99_ms=200, budget_s=300, cores=2)
-found.best.setting, found.best.per_second
+found = search(trial, start, budget_s=300, cores=2)
+found.chosen.setting, found.chosen.per_second
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.ratios import Ratio, paired
 from tritium_benchmarks.tune.space import Question, Setting, questions
 
@@ -42,18 +41,34 @@ class Score:
 class Found:
     """How a search ended."""
 
-    start: Setting
-    """What the release has."""
+    start: Score
+    """Of the release as it is."""
     best: Score
     tried: tuple[Score, ...]
     gain: Ratio | None
     """The best setting's throughput over the start's, measured in turns; None where it is the start
     or where the budget left no time."""
+    kept: tuple[bool, bool] = (True, True)
+    """Whether the start, and the best setting, kept the bound in every turn of theirs."""
 
     @property
     def pays(self) -> bool:
-        """Whether the best setting is better than the start by more than the noise."""
-        return self.gain is not None and self.gain.low > 1
+        """Whether the best setting is the better one.
+
+        It is when it keeps a bound that the start breaks, or when it answers more by more than the
+        noise and does not break a bound that the start keeps.
+        """
+        if self.gain is None:
+            return False
+        start_kept, best_kept = self.kept
+        if start_kept != best_kept:
+            return best_kept
+        return self.gain.low > 1
+
+    @property
+    def chosen(self) -> Score:
+        """What should run: the best setting where it pays, else the release as it is."""
+        return self.best if self.pays else self.start
 
 
 Trial = Callable[[Setting], Score]
@@ -94,13 +109,10 @@ def search(
         budget_s: Seconds for everything.
         cores: That the server may use.
         on_trial: Told what is being found out, and each score.
-
-    Raises:
-        BenchmarkError: no setting could be measured within the budget.
     """
     clock = _Clock(budget_s)
     tried: dict[Setting, Score] = {}
-    for question in (Question("the release as it is", lambda _: [start]), *questions(cores)):
+    for question in (Question("the release as it is", lambda best: [best]), *questions(cores)):
         best = max(tried.values(), key=lambda score: score.rank).setting if tried else start
         for setting in question.answers(best):
             if setting in tried:
@@ -110,30 +122,27 @@ def search(
             score = clock.time(trial, setting)
             tried[setting] = score
             on_trial(question.about, score)
-    if not tried:
-        raise BenchmarkError("the budget is too small to try anything; raise --budget")
     best_score = max(tried.values(), key=lambda score: score.rank)
-    gain = None
-    if best_score.setting != start:
-        gain = _finals(clock, trial, start, best_score.setting, on_trial)
-    return Found(start, best_score, tuple(tried.values()), gain)
+    found = Found(tried[start], best_score, tuple(tried.values()), None)
+    if best_score.setting == start:
+        return found
+    return _finals(clock, trial, found, on_trial)
 
 
 def _finals(
-    clock: _Clock,
-    trial: Trial,
-    start: Setting,
-    best: Setting,
-    on_trial: Callable[[str, Score], None],
-) -> Ratio | None:
+    clock: _Clock, trial: Trial, found: Found, on_trial: Callable[[str, Score], None]
+) -> Found:
     """Both in turns: the best of many tries looks better than it is."""
-    before: list[float] = []
-    after: list[float] = []
+    before: list[Score] = []
+    after: list[Score] = []
     for _ in range(FINALS):
         if clock.left_s < 2 * clock.longest and before:
             break
-        for setting, values in ((start, before), (best, after)):
-            score = clock.time(trial, setting)
-            values.append(score.per_second)
-            on_trial("finals", score)
-    return paired(after, before) if len(before) > 1 else None
+        for setting, scores in ((found.start.setting, before), (found.best.setting, after)):
+            scores.append(clock.time(trial, setting))
+            on_trial("finals", scores[-1])
+    if len(before) < 2:
+        return found
+    gain = paired([one.per_second for one in after], [one.per_second for one in before])
+    kept = all(one.within for one in before), all(one.within for one in after)
+    return replace(found, gain=gain, kept=kept)

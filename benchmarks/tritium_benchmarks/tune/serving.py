@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Subject, entry_point, running
+from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Subject, running
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.perf_analyzer import measure as perf_analyzer
 from tritium_benchmarks.tune.search import Score, Trial
 from tritium_benchmarks.tune.space import ENCODERS, Setting
 from tritium_builders.release import Release
+from tritium_client import contract
 from tritium_client.contract import Role
 from tritium_deploy.control import ModelControl
 from tritium_deploy.live import read_config
@@ -71,6 +72,7 @@ def trials(
     models: dict[Role, str] = {
         role: component.model for role, component in release.components.items()
     }
+    entry_point = contract.entry_point(subject.app, "classify", contract.MODALITIES)
     with running(CONTENDERS[TRITIUM], subject) as server:
         control = ModelControl(server.url)
 
@@ -85,7 +87,7 @@ def trials(
 
         def measure(setting: Setting, count: int) -> Score:
             found = perf_analyzer.measure(
-                entry_point(subject.app), server.url, data, in_flight=count, seconds=seconds
+                entry_point, server.url, data, in_flight=count, seconds=seconds
             )
             within = p99_ms is None or found.p99_ms <= p99_ms
             return Score(setting, count, found.per_second, found.p99_ms, within)
