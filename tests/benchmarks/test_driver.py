@@ -10,7 +10,6 @@ import pytest
 
 from tritium_benchmarks.driver import closed_loop, open_loop, pile
 
-
 STALL_S = 0.5
 
 
