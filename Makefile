@@ -41,7 +41,7 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 BENCH := tritium bench run openmoji
 BENCH_READY = $(BIN)/tritium train recipes/openmoji.toml --reuse && $(BIN)/tritium build bundles/openmoji && $(BIN)/tritium bench install
 
-bench: $(READY)  ## Tritium beside what you would otherwise use, about 10 minutes: benchmarks/results/bench
+bench: $(READY)  ## Tritium beside what you would otherwise use, about a quarter of an hour: benchmarks/results/bench
 	@$(BENCH_READY)
 	@$(BIN)/$(BENCH) --against all --limit --seconds 3 --repeats 4 --out benchmarks/results/bench
 	@$(BIN)/python -m tritium_benchmarks.report.pages benchmarks/results/bench README.md docs/benchmarks.md

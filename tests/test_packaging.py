@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     from hatchling.builders.wheel import WheelBuilder
 
     folder = tmp_path_factory.mktemp("wheel")
     (path,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
     with zipfile.ZipFile(path) as archive:
-        return archive
+        yield archive
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -30,7 +31,27 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -
     assert "tritium_client/py.typed" in names
     for servable in ("text_tokenizer", "image_decoder", "engine"):
         assert f"tritium_builders/servables/{servable}.py" in names
-    assert not [name for name in names if name.endswith((".pyc", ".toml", ".onnx"))]
+    assert "tritium_benchmarks/report/report.html.j2" in names
+    workloads = {path.name for path in (ROOT / "benchmarks" / "workloads").glob("*.toml")}
+    held = {f"tritium_benchmarks/workloads/{name}" for name in workloads}
+    assert held == {name for name in names if name.endswith(".toml")}
+    assert len(held) >= 8
+    assert not [name for name in names if name.endswith((".pyc", ".onnx"))]
+
+
+def test_an_installed_benchmark_finds_its_workloads(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    script = (
+        "from tritium_benchmarks.workload import load_workload, workload_names as names\n"
+        "print(load_workload('single').name, len(names()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    name, count = done.stdout.split()
+    assert name == "single"
+    assert int(count) >= 8
 
 
 @pytest.mark.parametrize(

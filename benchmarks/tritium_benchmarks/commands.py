@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ import typer
 from tritium_builders.errors import needs
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
     from tritium_benchmarks.compare import Change
@@ -61,6 +66,12 @@ Examples:
   tritium bench install
 """
 
+AppArgument = Annotated[str, typer.Argument(help="The app, with a live release in the repository.")]
+WorkloadOption = Annotated[
+    str, typer.Option(help="A name, as `single` or `poisson`, or a .toml file.")
+]
+RepositoryOption = Annotated[Path, typer.Option(help="Model repository.")]
+BundleOption = Annotated[Path | None, typer.Option(help="The app's bundle (default: bundles/APP).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -88,10 +99,8 @@ def install_command() -> None:
 
 
 def run_command(
-    app: Annotated[str, typer.Argument(help="The app, with a live release in the repository.")],
-    workload: Annotated[
-        str, typer.Option(help="A name of benchmarks/workloads, or a .toml file.")
-    ] = "saturate",
+    app: AppArgument,
+    workload: WorkloadOption = "saturate",
     against: Annotated[
         list[str] | None,
         typer.Option(help="A baseline to measure beside it, or `all`; may be repeated."),
@@ -99,10 +108,8 @@ def run_command(
     limit: Annotated[
         bool, typer.Option("--limit", help="Measure the same work with no server, too.")
     ] = False,
-    repository: Annotated[Path, typer.Option(help="Model repository.")] = Path("model_repository"),
-    bundle: Annotated[
-        Path | None, typer.Option(help="The app's bundle (default: bundles/APP).")
-    ] = None,
+    repository: RepositoryOption = Path("model_repository"),
+    bundle: BundleOption = None,
     url: Annotated[
         str | None, typer.Option(help="host:port of a server that runs; else one is started.")
     ] = None,
@@ -138,7 +145,7 @@ def run_command(
         held_out=held_out,
     )  # fmt: skip
     folder = out or Path("bench-results") / f"{app}-{loaded.name}"
-    with planned(asked) as plan:
+    with _stopping(), planned(asked) as plan:
         try:
             with _progress(as_json) as tell:
                 record = run(plan, folder, tell)
@@ -192,23 +199,19 @@ def compare_command(
 
 
 def tune_command(
-    app: Annotated[str, typer.Argument(help="The app, with a live release in the repository.")],
+    app: AppArgument,
     p99_ms: Annotated[
         float | None, typer.Option(min=0.1, help="Bound of p99, milliseconds (default: none).")
     ] = None,
     budget: Annotated[float, typer.Option(min=1, help="Seconds for everything.")] = 300.0,
-    workload: Annotated[
-        str, typer.Option(help="A name of benchmarks/workloads, or a .toml file.")
-    ] = "saturate",
+    workload: WorkloadOption = "saturate",
     in_flight: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Loads that count (default: 4, 16 and 32); may be repeated."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.5, help="Of each measurement.")] = 3.0,
-    repository: Annotated[Path, typer.Option(help="Model repository.")] = Path("model_repository"),
-    bundle: Annotated[
-        Path | None, typer.Option(help="The app's bundle (default: bundles/APP).")
-    ] = None,
+    repository: RepositoryOption = Path("model_repository"),
+    bundle: BundleOption = None,
     out: Annotated[
         Path | None, typer.Option(help="The tuning file (default: APP.tuning.toml).")
     ] = None,
@@ -228,7 +231,7 @@ def tune_command(
         p99_ms=p99_ms, budget_s=budget, seconds=seconds, in_flight=tuple(in_flight or (4, 16, 32)),
     )  # fmt: skip
     path = out or Path(f"{app}.tuning.toml")
-    with _trials(as_json, budget) as on_trial:
+    with _stopping(), _trials(as_json, budget) as on_trial:
         found = tune(options, path, on_trial)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found) | {"pays": found.pays}, indent=1) + "\n")
@@ -254,23 +257,12 @@ def _trials(as_json: bool, budget: float) -> Iterator[OnTrial]:
     """A bar over the budget on a terminal, and a line for each trial."""
     import time
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, highlight=False)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=as_json or not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("starting", total=budget)
+    with _bar(as_json) as (bar, console):
+        task = bar.add_task("starting", total=round(budget))
         began = time.monotonic()
 
         def tell(about: str, score: Score) -> None:
-            bar.update(task, description=about, completed=time.monotonic() - began)
+            bar.update(task, description=about, completed=round(time.monotonic() - began))
             if not as_json:
                 mark = "" if score.within else "  over the bound"
                 console.print(
@@ -285,19 +277,7 @@ def _trials(as_json: bool, budget: float) -> Iterator[OnTrial]:
 @contextmanager
 def _progress(as_json: bool) -> Iterator[OnStep]:
     """A bar on a terminal; a line for each step elsewhere; nothing beside JSON."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, highlight=False)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=as_json or not console.is_terminal,
-    ) as bar:
+    with _bar(as_json) as (bar, console):
         task = bar.add_task("starting", total=None)
 
         def tell(text: str, done: int, total: int) -> None:
@@ -306,6 +286,39 @@ def _progress(as_json: bool) -> Iterator[OnStep]:
                 console.print(f"{done + 1}/{total} {text}", markup=False)
 
         yield tell
+
+
+@contextmanager
+def _bar(as_json: bool) -> Iterator[tuple[Progress, Console]]:
+    """A bar on a terminal, and the console that it is drawn on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    hidden = as_json or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        yield bar, console
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a measurement as Ctrl-C does.
+
+    Contenders run in sessions of their own: whoever died of a signal would leave them behind.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _keep_what_there_is(folder: Path) -> None:

@@ -16,7 +16,7 @@ from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.ratios import CONFIDENCE, Ratio, complete_repeats, series
 from tritium_benchmarks.records import Measurement, RunRecord, Tool
 
-Verdict = Literal["faster", "slower", "within noise", "one repeat: no telling"]
+Verdict = Literal["faster", "slower", "within noise", "one repeat: no telling", "sent at a rate"]
 MACHINE = ("processor", "cores", "flags")
 """What must be equal, or the runs cannot be compared."""
 
@@ -31,6 +31,10 @@ class Change:
     old: float
     """Answers per second, mean."""
     new: float
+    open_loop: bool
+    """Requests were sent at a rate: throughput says how many, not how fast somebody is."""
+    repeats: int
+    """Of the run that has fewer."""
     throughput: Ratio
     """New over old; `halves` is None, the runs were not made in turns."""
     p50: float | None
@@ -40,7 +44,9 @@ class Change:
     @property
     def verdict(self) -> Verdict:
         """Whether the change is more than the repeats' own spread."""
-        if self.throughput.low == self.throughput.high:
+        if self.open_loop:
+            return "sent at a rate"
+        if self.repeats < 2:
             return "one repeat: no telling"
         if self.throughput.low > 1:
             return "faster"
@@ -96,6 +102,8 @@ def _change(before: Sequence[Measurement], after: Sequence[Measurement]) -> Chan
         load=first.load,
         old=statistics.fmean(old),
         new=statistics.fmean(new),
+        open_loop=first.rate is not None,
+        repeats=min(len(old), len(new)),
         throughput=unpaired(new, old),
         p50=_latency_ratio(before, after, "p50"),
         p99=_latency_ratio(before, after, "p99"),

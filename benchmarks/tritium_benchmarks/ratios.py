@@ -101,6 +101,12 @@ def loads(record: RunRecord) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "peak"]
 
 
+def closed_loads(record: RunRecord) -> list[str]:
+    """The loads whose throughput says how fast somebody is; at a rate, it is what was sent."""
+    lines = [line for line in record.measurements if line.contender == TRITIUM]
+    return list(dict.fromkeys(line.load for line in lines if line.rate is None))
+
+
 def complete_repeats(record: RunRecord) -> int:
     """How many repeats hold every measurement; an interrupted run's last one does not."""
     wanted = {
@@ -137,22 +143,21 @@ def best_against(record: RunRecord, baseline: str) -> Ratio | None:
     return paired(ours, theirs) if ours and len(ours) == len(theirs) else None
 
 
-def of_limit(record: RunRecord, load: str | None, tool: Tool = "driver") -> Ratio | None:
+def of_limit(record: RunRecord, load: str | None) -> Ratio | None:
     """Tritium's throughput over the in-process limit.
 
     Args:
         record: The run.
-        load: Which load; None for the best one.
-        tool: Who asked Tritium.
+        load: Which load, asked by the driver; None for the best one.
     """
     limit = per_second(record, LIMIT, None, "in_process")
-    ours = best(record, TRITIUM) if load is None else per_second(record, TRITIUM, load, tool)
+    ours = best(record, TRITIUM) if load is None else per_second(record, TRITIUM, load)
     return paired(ours, limit) if ours and len(ours) == len(limit) else None
 
 
 def best(record: RunRecord, contender: str) -> list[float]:
     """A contender's answers per second, by repeat, under the load where it answers most."""
-    candidates = [per_second(record, contender, load) for load in loads(record)]
+    candidates = [per_second(record, contender, load) for load in closed_loads(record)]
     candidates = [values for values in candidates if values]
     return max(candidates, key=statistics.median, default=[])
 

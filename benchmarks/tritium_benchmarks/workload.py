@@ -16,8 +16,9 @@ from pydantic import ValidationError as PydanticError
 
 from tritium_benchmarks.errors import WorkloadError
 
-WORKLOADS = Path(__file__).parents[1] / "workloads"
-"""Of a checkout; elsewhere a workload is named by its file."""
+_INSTALLED = Path(__file__).parent / "workloads"
+WORKLOADS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "workloads"
+"""The wheel holds them; in a checkout they stand beside the package."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,9 +89,13 @@ def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -
     """Lay tunings over the apps that they are for.
 
     Raises:
-        TuningError: a tuning is for an app that is not served, or does not fit its release.
+        TuningError: a tuning is for an app that is not served, or does not fit its release; or
+            there are two for one app.
     """
     apps = {app.name: app for app in live}
+    twice = {name for name, count in Counter(one.app for one in tunings).items() if count > 1}
+    if twice:
+        raise TuningError(f"app {min(twice)} has two tuning files; give --tuning once for each app")
     for tuning in tunings:
         if tuning.app not in apps:
             raise TuningError(

@@ -10,7 +10,7 @@ loaded, and changes neither what is answered nor any file of the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +114,9 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
         raise TuningError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def tuned_configs(tuning: Tuning, models: Mapping[Role, str], read: Any) -> dict[str, Any]:
+def tuned_configs(
+    tuning: Tuning, models: Mapping[Role, str], read: Callable[[str], Any]
+) -> dict[str, Any]:
     """The configs of one release's components with a tuning laid over them.
 
     Args:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.benchmarks.records import MANIFEST, record
+from tests.benchmarks.records import MANIFEST, measurement, record
 
 from tritium_benchmarks.compare import compare, differences, unpaired
 from tritium_benchmarks.contenders import TRITIUM
 from tritium_benchmarks.errors import BenchmarkError
+from tritium_benchmarks.records import RunRecord
 from tritium_benchmarks.workload import load_workload
 
 OLD = record({TRITIUM: [80, 82, 81, 79]})
@@ -36,6 +37,22 @@ def test_a_change_counts_when_it_is_more_than_the_noise(speeds: list[float], ver
 def test_equal_figures_are_no_change() -> None:
     ratio = unpaired([50, 50, 50], [50, 50, 50])
     assert (ratio.low, ratio.value, ratio.high) == (1, 1, 1)
+    (first, _) = compare(record({TRITIUM: [50, 50]}), record({TRITIUM: [50, 50]}))
+    assert first.verdict == "within noise"
+    (first, _) = compare(record({TRITIUM: [50, 50]}), record({TRITIUM: [60, 60]}))
+    assert first.verdict == "faster"
+
+
+def test_what_was_sent_at_a_rate_is_not_faster() -> None:
+    def sent(rate: float) -> RunRecord:
+        lines = [
+            measurement(TRITIUM, "70% of the peak", repeat, rate, in_flight=None, rate=rate)
+            for repeat in (0, 1)
+        ]
+        return record(measurements=tuple(lines))
+
+    (change,) = compare(sent(40), sent(60))
+    assert change.verdict == "sent at a rate"
 
 
 def test_runs_that_cannot_be_compared_say_why() -> None:

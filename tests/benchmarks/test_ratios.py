@@ -11,6 +11,7 @@ from tritium_benchmarks.contenders import LIMIT, TRITIUM
 from tritium_benchmarks.ratios import (
     against,
     best_against,
+    closed_loads,
     complete_repeats,
     headline,
     noise,
@@ -18,6 +19,7 @@ from tritium_benchmarks.ratios import (
     paired,
     per_second,
 )
+from tritium_benchmarks.report.tables import comparison
 
 SPEEDS = st.lists(st.floats(0.1, 1e5), min_size=2, max_size=8)
 
@@ -78,6 +80,24 @@ def test_each_contender_s_best_load_counts() -> None:
     assert best.value == pytest.approx(4)
     assert limit.value == pytest.approx(0.8)
     assert set(headline(run)) == {"fastapi-pytorch", LIMIT}
+
+
+def test_an_open_loop_is_compared_by_its_peak() -> None:
+    """At shares of its own peak, who is twice as fast is sent, and answers, twice as much."""
+    speeds = {TRITIUM: 80.0, "fastapi-pytorch": 20.0}
+    lines = [
+        measurement(name, load, repeat, value * share, in_flight=32 if share == 1 else None,
+                    rate=None if share == 1 else value * share)
+        for repeat in (0, 1)
+        for name, value in speeds.items()
+        for load, share in (("peak", 1.0), ("120% of the peak", 1.2))
+    ]  # fmt: skip
+    run = record(measurements=tuple(lines))
+    assert closed_loads(run) == ["peak"]
+    found = best_against(run, "fastapi-pytorch")
+    assert found is not None
+    assert found.value == pytest.approx(4)
+    assert comparison(run).headings == ("", "peak", "best of each")
 
 
 def test_halves_that_disagree_by_more_than_a_tenth_are_too_noisy() -> None:

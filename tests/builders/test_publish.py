@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import models
 from tests.support.known import known_bundle, sequence_bundle
-from tritium_builders import Bundle, Release, build
+from tritium_builders import Bundle, Release, build, builder
 from tritium_builders import publish as publishing
 from tritium_builders.errors import PublishError
 from tritium_builders.release import (
@@ -100,6 +100,16 @@ def test_releases_for_two_targets_live_side_by_side(repository: Path, custom: Bu
     release = build(custom, repository=repository, target="onnxruntime")
     assert (release.number, release.target) == (2, "onnxruntime")
     assert build(custom, repository=repository).number == 1
+
+
+def test_changed_served_code_is_another_release(
+    repository: Path, custom: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release carries our own servables, and a checkout changes between two versions."""
+    first = build(custom, repository=repository)
+    assert build(custom, repository=repository).number == first.number
+    monkeypatch.setattr(builder, "_served_code", lambda: "changed")
+    assert build(custom, repository=repository).number == first.number + 1
 
 
 def test_numbers_are_never_used_again(repository: Path, retrained: Bundle, custom: Bundle) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,9 +283,9 @@ class _Doubling:
 
 
 @contextlib.contextmanager
-def engine_over(runtime: _Doubling) -> Iterator[engine.Engine]:
+def engine_over(runtime: _Doubling, streams: int = 1) -> Iterator[engine.Engine]:
     spec = {
-        "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0, "streams": 1,
+        "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0, "streams": streams,
         "max_batch": 4, "waste": 0.25,
         "inputs": [{"name": "input_ids", "ragged": True, "pad": 0}],
         "outputs": [{"name": "sequence", "ragged": True}, {"name": "sum", "ragged": False}],
@@ -296,11 +297,16 @@ def engine_over(runtime: _Doubling) -> Iterator[engine.Engine]:
 
 class TestEngine:
     @settings(max_examples=50, deadline=None)
-    @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=12))
-    def test_answers_go_back_to_their_requests(self, shapes: list[tuple[int, int]]) -> None:
+    @given(
+        st.lists(st.tuples(st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=12),
+        st.integers(1, 3),
+    )
+    def test_answers_go_back_to_their_requests(
+        self, shapes: list[tuple[int, int]], streams: int
+    ) -> None:
         random = np.random.default_rng(0)
         requests = [{"input_ids": random.integers(1, 99, shape)} for shape in shapes]
-        with engine_over(_Doubling()) as run:
+        with engine_over(_Doubling(), streams) as run:
             answers = run(requests)
         for request, answer in zip(requests, answers, strict=True):
             assert isinstance(answer, dict)
@@ -313,6 +319,20 @@ class TestEngine:
         with engine_over(runtime) as run:
             run([{"input_ids": np.ones((1, length), np.int64)} for length in lengths])
         assert sorted(runtime.shapes) == [(2, 20), (3, 6)]
+
+    def test_streams_share_a_batch_and_run_side_by_side(self) -> None:
+        both = threading.Barrier(2, timeout=10)
+
+        class Meeting(_Doubling):
+            def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+                both.wait()  # breaks where the second call waits for the first one's end
+                return super().__call__(inputs)
+
+        runtime = Meeting()
+        with engine_over(runtime, streams=2) as run:
+            answers = run([{"input_ids": np.ones((1, 5), np.int64)}] * 4)
+        assert runtime.shapes == [(2, 5), (2, 5)]
+        assert all(isinstance(answer, dict) for answer in answers)
 
     def test_a_failing_batch_does_not_take_the_others_along(self) -> None:
         with engine_over(_Doubling()) as run:

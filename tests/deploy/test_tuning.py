@@ -109,3 +109,5 @@ def test_a_server_runs_with_it_and_the_repository_stays(tmp_path: Path) -> None:
     other = Tuning(app="other", components={})
     with pytest.raises(TuningError, match=f"for app other, and served are: {release.app}"):
         serve(tmp_path / "repository", ports=Ports.free(), tunings=[other])
+    with pytest.raises(TuningError, match=f"app {release.app} has two tuning files"):
+        serve(tmp_path / "repository", ports=Ports.free(), tunings=[tuning, tuning])

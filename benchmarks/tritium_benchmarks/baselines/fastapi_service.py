@@ -3,8 +3,8 @@
     POST /predict {"text": "red apple", "image": "<base64>"} -> {"probabilities": [...]}
 
 The handler is `async def` and computes right there: one request at a time, with all cores. An
-ordinary function, which FastAPI runs in its thread pool, answered 13 instead of 20 requests per
-second with PyTorch, with a lock and without: each thread of the pool brings its own OpenMP team.
+ordinary function behind a lock, which FastAPI runs in its thread pool, answered 13 instead of 20
+requests per second with PyTorch: each thread of the pool brings its own OpenMP team.
 """
 
 from __future__ import annotations

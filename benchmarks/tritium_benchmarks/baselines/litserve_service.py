@@ -21,8 +21,6 @@ from tritium_benchmarks.baselines.reading import Model
 
 MAX_BATCH = 8
 THREADS = 1
-TIMEOUT_S = 0.001
-"""For a batch to fill. At 0, its default, idle workers spin, which won nothing under load."""
 
 
 class FusionAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -33,7 +31,7 @@ class FusionAPI(litserve.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(self, load: Callable[[], Model]) -> None:
-        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=TIMEOUT_S)
+        super().__init__(max_batch_size=MAX_BATCH)
         self._load = load
 
     def setup(self, device: str) -> None:

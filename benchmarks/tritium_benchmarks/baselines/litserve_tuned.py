@@ -27,7 +27,7 @@ class TunedModel:
     """
 
     def __init__(self, bundle: Path, graphs: Path) -> None:
-        # OpenVINO would put the one thread of every worker on the first core.
+        # What the limit's search finds best on two cores: ONNX Runtime, eight at a time.
         self._model = EngineModel(bundle, graphs, "onnxruntime", threads=THREADS, batch=MAX_BATCH)
 
     def __call__(self, texts: Sequence[str], images: Sequence[bytes]) -> Probabilities:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tritium_benchmarks.errors import RecordError
 from tritium_benchmarks.ratios import complete_repeats
 from tritium_benchmarks.records import RunRecord, read_record
-from tritium_benchmarks.report.tables import breakdown, comparison, generators, throughput
+from tritium_benchmarks.report.tables import breakdown, comparison, throughput
 from tritium_benchmarks.report.write import facts, verdict
 
 _PLACE = re.compile(r"(<!-- bench: ([a-z]+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
@@ -61,7 +61,6 @@ def parts(record: RunRecord) -> dict[str, str]:
         "comparison": comparison(record).to_markdown(),
         "throughput": throughput(record).to_markdown(),
         "breakdown": breakdown(record).to_markdown(),
-        "generators": generators(record).to_markdown(),
         "machine": machine,
     }
 

@@ -11,6 +11,7 @@ from tritium_benchmarks.ratios import (
     Ratio,
     against,
     best_against,
+    closed_loads,
     complete_repeats,
     loads,
     of_limit,
@@ -77,7 +78,7 @@ def throughput(record: RunRecord) -> Table:
 
 def comparison(record: RunRecord) -> Table:
     """Tritium's throughput over everybody else's."""
-    names = loads(record)
+    names = closed_loads(record)
     rows = []
     for contender, title in record.contenders.items():
         if contender in {TRITIUM, LIMIT}:
