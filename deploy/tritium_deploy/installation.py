@@ -17,6 +17,11 @@ from tritium_deploy.errors import TritonNotFoundError, UnsupportedError
 from tritium_deploy.stubs import STUB
 
 PYTHONS = ((3, 11), (3, 12))
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20)}
+"""What glibc's malloc(3), mallopt(3) does with freed memory; whoever sets them decides.
+
+Left alone, it keeps what a 12-megapixel picture took (up to 48 MB for each decoding thread) for
+ever. With these, large blocks go back at once, and the small ones of every request stay."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Installation:
 
     def environment(self) -> dict[str, str]:
         """The environment of tritonserver: ours, with its libraries and this interpreter first."""
-        environment = dict(os.environ)
+        environment = {**MALLOC, **os.environ}
         paths = [*map(str, self.libraries), environment.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
         if self.stub is not None:
