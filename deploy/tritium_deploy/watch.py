@@ -40,6 +40,10 @@ class WatchOptions:
     probe_every_s: float = 10.0
     """Between golden samples sent to a server that looks well, to notice hung stubs."""
     probe_timeout_s: float = 10.0
+    replaced_s: float = 10.0
+    """How long a healed component's other old stubs may finish their requests. Triton ends them
+    then, unless one died amid a request: what such a request was given it keeps for ever, and the
+    old instances with it."""
 
 
 class DeathRecord:
@@ -106,6 +110,8 @@ class Watcher:
         self._given_up: set[str] = set()
         self._known = {stub.pid: stub for stub in triton.stubs()}
         self._listed_at = time.monotonic()
+        self._replaced: dict[int, float] = {}
+        """Stubs that a heal has replaced, and since when: they answer nothing new."""
         self._stopped_since: dict[int, float] = {}
         self._threads = [
             threading.Thread(target=target, name=target.__name__, daemon=True)
@@ -128,11 +134,19 @@ class Watcher:
                     self._on_exit()
                 return
             self._kill_stopped()
-            dead = [stub for stub in self._known.values() if not stub.alive]
-            if dead or time.monotonic() - self._listed_at > LISTING_S:
-                self._known = {stub.pid: stub for stub in self._triton.stubs()}
-                self._listed_at = time.monotonic()
-                self._handle(dead)
+            self._kill_replaced()
+            a_death = not all(stub.alive for stub in self._known.values())
+            if a_death or time.monotonic() - self._listed_at > LISTING_S:
+                self._handle(self._list())
+
+    def _list(self) -> list[Stub]:
+        """Look which stubs there are, clean up after those that are gone, and return these."""
+        before, self._known = self._known, {stub.pid: stub for stub in self._triton.stubs()}
+        self._listed_at = time.monotonic()
+        gone = [stub for pid, stub in before.items() if pid not in self._known]
+        for stub in gone:
+            self._triton.forget(stub)
+        return gone
 
     def _handle(self, dead: list[Stub]) -> None:
         """Heal what is short of stubs now, whether or not its death was seen.
@@ -140,8 +154,6 @@ class Watcher:
         A death is not taken as gone by when it could not be healed at once: the next look finds
         the component short again.
         """
-        for stub in dead:
-            self._triton.forget(stub)
         components = {model for app in self._apps for model in app.components}
         sick = {model for model in components - self._given_up if self._is_missed(model)}
         if self._triton.exited.is_set() or self._stop.is_set():
@@ -159,7 +171,9 @@ class Watcher:
 
     def _is_missed(self, model: str) -> bool:
         """Tell a death from the planned end of an unloaded or replaced model."""
-        running = sum(stub.model == model for stub in self._known.values())
+        running = sum(
+            stub.model == model for pid, stub in self._known.items() if pid not in self._replaced
+        )
         expected = next((app.instances[model] for app in self._users(model)), 1)
         return running < expected and self._control.is_ready(model)
 
@@ -172,7 +186,7 @@ class Watcher:
         with ThreadPoolExecutor(len(models), thread_name_prefix="heal") as pool:
             healed = list(pool.map(self._restart, models))
         # The new stubs have to be known before the next poll, or a quick second death is missed.
-        self._known = {stub.pid: stub for stub in self._triton.stubs()}
+        self._list()
         for app in users.values():
             if all(ok for model, ok in zip(models, healed, strict=True) if model in app.components):
                 self._confirm(app, time.monotonic() - started)
@@ -180,6 +194,7 @@ class Watcher:
     def _restart(self, model: str) -> bool:
         """Start a component again, as often as its record allows."""
         while not self._stop.is_set() and not self._triton.exited.is_set():
+            before = {stub.pid for stub in self._triton.stubs() if stub.model == model}
             try:
                 self._control.restart(model, self._options.load_timeout_s)
             except ControlError as error:
@@ -187,6 +202,8 @@ class Watcher:
                     self._give_up(model, error.reason)
                     return False
             else:
+                now = time.monotonic()
+                self._replaced.update((pid, now) for pid in before)
                 return True
         return False
 
@@ -222,6 +239,15 @@ class Watcher:
                 self._stopped_since.pop(pid, None)
             elif now - self._stopped_since.setdefault(pid, now) > STOPPED_S:
                 stub.kill()
+
+    def _kill_replaced(self) -> None:
+        now = time.monotonic()
+        self._replaced = {
+            pid: since for pid, since in self._replaced.items() if pid in self._known
+        }
+        for pid, since in self._replaced.items():
+            if now - since > self._options.replaced_s:
+                self._known[pid].kill()
 
     def _probe(self) -> None:
         misses: dict[str, int] = defaultdict(int)

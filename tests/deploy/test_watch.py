@@ -119,6 +119,28 @@ def test_a_killed_stub_is_replaced_under_load(
 
 
 @pytest.mark.e2e
+def test_of_several_instances_the_second_death_is_seen_and_no_old_one_stays(
+    repository: Path, start: Start, connect: Connect
+) -> None:
+    publish(repository, TinyApp(instances=2))
+    server = start(options=ServeOptions(watch=WatchOptions(replaced_s=3)))
+    first = _stubs(server, "text_encoder")
+    load = {"text": golden(TinyApp())[0].text.encode(), "image": golden(TinyApp())[0].image}
+    with Load(connect(server), "tiny_classify", load) as traffic:
+        assert wait_until(lambda: len(traffic.outcomes) > 20)
+        os.kill(first[0].pid, signal.SIGKILL)
+        assert wait_until(lambda: server.apps[0].heals == 1, HEALED_WITHIN_S)
+        # The other one of before may still live, as a third: it must not hide the next death.
+        pids = {stub.pid for stub in first}
+        second = next(one for one in _stubs(server, "text_encoder") if one.pid not in pids)
+        os.kill(second.pid, signal.SIGKILL)
+        assert wait_until(lambda: server.apps[0].heals == 2, HEALED_WITHIN_S)
+        assert wait_until(lambda: len(_stubs(server, "text_encoder")) == 2, 3 + HEALED_WITHIN_S)
+        assert wait_until(lambda: first[1].region not in regions())
+    assert server.ready
+
+
+@pytest.mark.e2e
 def test_all_stubs_killed_at_once_come_back(repository: Path, start: Start) -> None:
     publish(repository)
     server = start()
