@@ -242,9 +242,7 @@ class Watcher:
 
     def _kill_replaced(self) -> None:
         now = time.monotonic()
-        self._replaced = {
-            pid: since for pid, since in self._replaced.items() if pid in self._known
-        }
+        self._replaced = {pid: since for pid, since in self._replaced.items() if pid in self._known}
         for pid, since in self._replaced.items():
             if now - since > self._options.replaced_s:
                 self._known[pid].kill()
