@@ -35,7 +35,6 @@ from tritium_builders.release import (
     ParityReport,
     Precision,
     Release,
-    RuntimeChoice,
     Target,
     TensorRTRecord,
     list_releases,
@@ -60,7 +59,6 @@ class Made:
     casts: Mapping[Role, ComponentCast] = field(default_factory=dict)
     accuracy: AccuracyReport | None = None
     tensorrt: TensorRTRecord | None = None
-    choice: RuntimeChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,6 @@ def _describe(build: Build, number: int) -> Release:
         casts=dict(build.made.casts),
         accuracy=build.made.accuracy,
         tensorrt=build.made.tensorrt,
-        choice=build.made.choice,
         command=build.command,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -75,8 +75,8 @@ def test_a_run_beside_baselines_leaves_a_record_and_a_report(
         assert line.server_cpu > 0.1
     steps = {line.step: line for line in record.steps}
     assert set(steps) > {WHOLE, "text_tokenizer", "image_decoder", "image_encoder"}
-    assert steps["pipeline"].total_ms <= steps[WHOLE].total_ms
-    assert steps["image_encoder"].total_ms <= steps["pipeline"].total_ms
+    # Not their sum: a step's clock runs on for a while after its answer has gone to the next one.
+    assert all(line.total_ms <= steps[WHOLE].total_ms for line in steps.values())
     assert record.manifest["release"]["number"] == 1
     assert "Tritium's throughput over" in (out / "report.md").read_text()
 

@@ -1,4 +1,4 @@
-"""What `tritium bench tune` tries: settings of the pipeline, one question after the other.
+"""What `tritium bench tune` tries: settings of the encoders, one question after the other.
 
 Trying every combination would take hours. The questions are asked in the order of what they are
 worth; each starts from the best answer so far.
@@ -6,18 +6,20 @@ worth; each starts from the best answer so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tritium_client.contract import Role
 from tritium_deploy.tuning import ComponentTuning, Tuning
 
+ENCODERS: tuple[Role, ...] = ("text_encoder", "image_encoder")
 BATCHES = (1, 4, 8, 16, 32)
 DELAYS_US = (0, 1000, 4000)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a release's pipeline runs."""
+    """How both encoders run."""
 
     instances: int
     threads: int
@@ -25,7 +27,6 @@ class Setting:
     streams: int
     max_batch: int
     max_queue_delay_us: int
-    pin: bool
 
     def __str__(self) -> str:
         """For people, on one line."""
@@ -33,20 +34,18 @@ class Setting:
         return (
             f"{self.instances} x {self.streams} streams x {threads} threads, "
             f"batch {self.max_batch}, delay {self.max_queue_delay_us} us"
-            f"{', pinned' if self.pin else ''}"
         )
 
-    def tuning(self, app: str) -> Tuning:
+    def tuning(self, app: str, roles: Sequence[Role] = ENCODERS) -> Tuning:
         """As what `serve` takes."""
-        pipeline = ComponentTuning(
+        component = ComponentTuning(
             instances=self.instances,
             threads=self.threads,
             streams=self.streams,
             max_batch=self.max_batch,
             max_queue_delay_us=self.max_queue_delay_us,
-            pin=self.pin,
         )
-        return Tuning(app=app, components={"pipeline": pipeline})
+        return Tuning(app=app, components=dict.fromkeys(roles, component))
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ def questions(cores: int) -> list[Question]:
     """
     return [
         Question("instances, streams and threads", lambda best: _layouts(best, cores)),
-        Question("cores", lambda best: [replace(best, pin=pin) for pin in (False, True)]),
         Question("batch", lambda best: [replace(best, max_batch=batch) for batch in BATCHES]),
         Question(
             "queue delay",
