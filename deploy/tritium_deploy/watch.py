@@ -137,12 +137,12 @@ class Watcher:
             self._kill_replaced()
             a_death = not all(stub.alive for stub in self._known.values())
             if a_death or time.monotonic() - self._listed_at > LISTING_S:
+                self._listed_at = time.monotonic()
                 self._handle(self._list())
 
     def _list(self) -> list[Stub]:
         """Look which stubs there are, clean up after those that are gone, and return these."""
         before, self._known = self._known, {stub.pid: stub for stub in self._triton.stubs()}
-        self._listed_at = time.monotonic()
         gone = [stub for pid, stub in before.items() if pid not in self._known]
         for stub in gone:
             self._triton.forget(stub)

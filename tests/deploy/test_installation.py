@@ -79,6 +79,16 @@ def test_the_packaged_backends_get_this_interpreters_stub(
     assert libraries[-2].endswith("nvidia_pytriton.libs")
 
 
+def test_freed_memory_goes_back_unless_somebody_has_another_wish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+    environment = find_installation().environment()
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == "131072"
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) == 16 * 2**20
+
+
 @pytest.mark.parametrize("what", ["missing", "folder", "not_executable", "no_backends"])
 def test_what_is_no_tritonserver_is_refused(what: str, tmp_path: Path) -> None:
     binary = tmp_path / "bin" / "tritonserver"

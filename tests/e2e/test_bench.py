@@ -75,8 +75,10 @@ def test_a_run_beside_baselines_leaves_a_record_and_a_report(
         assert line.server_cpu > 0.1
     steps = {line.step: line for line in record.steps}
     assert set(steps) > {WHOLE, "text_tokenizer", "image_decoder", "image_encoder"}
-    # Not their sum: a step's clock runs on for a while after its answer has gone to the next one.
-    assert all(line.total_ms <= steps[WHOLE].total_ms for line in steps.values())
+    # Without output: its clock runs on after the answer has gone to the next step
+    # (python_backend/src/python_be.cc, exec_end_ns); the rest comes one after the other.
+    within = sum(line.total_ms - line.output_ms for step, line in steps.items() if step != WHOLE)
+    assert within <= steps[WHOLE].total_ms
     assert record.manifest["release"]["number"] == 1
     assert "Tritium's throughput over" in (out / "report.md").read_text()
 
