@@ -120,16 +120,17 @@ def load_workload(name: str) -> Workload:
     Raises:
         WorkloadError: there is none, or what is wrong with it.
     """
-    path = Path(name) if name.endswith(".toml") else WORKLOADS / f"{name}.toml"
+    is_path = name.endswith(".toml") or "/" in name
+    path = Path(name) if is_path else WORKLOADS / f"{name}.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         known = ", ".join(workload_names())
         problem = f"cannot be read ({error.strerror}); there are: {known}"
         raise WorkloadError(path, problem) from error
     try:
-        return Workload.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return Workload.model_validate(tomllib.loads(content.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkloadError(path, f"no TOML: {error}") from error
     except PydanticError as error:
         raise WorkloadError(path, _first_problem(error)) from error

@@ -81,6 +81,15 @@ def test_what_is_wrong_with_a_file_is_one_line_that_names_the_field(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["mine.toml", "mine"])
+def test_a_file_of_something_else_is_one_line_that_names_it(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"\xcb\x00\xff")
+    with pytest.raises(WorkloadError) as caught:
+        load_workload(str(file))
+    assert str(caught.value).startswith(f"{file}: no TOML")
+
+
 def test_a_workload_that_there_is_not_names_those_that_there_are() -> None:
     with pytest.raises(WorkloadError, match="there are: large-images, mixed-length"):
         load_workload("nothing")
