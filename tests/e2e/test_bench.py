@@ -77,12 +77,16 @@ def test_a_run_beside_baselines_leaves_a_record_and_a_report(
         assert 0.1 * window_ms < spent_ms < 1.05 * (window_ms + longest_ms)
         assert not line.failures
         assert line.server_cpu > 0.1
-    steps = {line.step: line for line in record.steps}
-    assert set(steps) > {WHOLE, "text_tokenizer", "image_decoder", "image_encoder"}
-    # Without output: its clock runs on after the answer has gone to the next step
-    # (python_backend/src/python_be.cc, exec_end_ns); the rest comes one after the other.
-    within = sum(line.total_ms - line.output_ms for step, line in steps.items() if step != WHOLE)
-    assert within <= steps[WHOLE].total_ms
+    size = len(record.steps) // 2
+    for reading in (record.steps[:size], record.steps[size:]):
+        steps = {line.step: line for line in reading}
+        assert set(steps) > {WHOLE, "text_tokenizer", "image_decoder", "image_encoder"}
+        whole = steps.pop(WHOLE)
+        if {line.requests for line in steps.values()} != {whole.requests}:
+            continue  # the server asked itself a golden sample meanwhile, of one modality
+        # Without output: its clock runs on after the answer has gone to the next step
+        # (python_backend/src/python_be.cc, exec_end_ns); the rest comes one after the other.
+        assert sum(line.total_ms - line.output_ms for line in steps.values()) <= whole.total_ms
     assert record.manifest["release"]["number"] == 1
     assert "Tritium's throughput over" in (out / "report.md").read_text()
 
