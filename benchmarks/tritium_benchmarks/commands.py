@@ -217,7 +217,7 @@ def tune_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search how the encoders should run on this machine: instances, streams, threads, batches.
+    """Search how an app should run on this machine: instances, streams, threads, cores, batches.
 
     The setting that answers most per second with p99 under the bound wins; it is then measured
     against the release as it is, in turns, and written as a file for `tritium serve --tuning`.

@@ -123,6 +123,8 @@ class Running:
     contender: Contender
     url: str
     """host:port."""
+    step_metrics_url: str | None = None
+    """Where a pipeline's steps are counted, if that is known."""
     process: psutil.Process | None = field(default=None, repr=False)
     """None for a server that somebody else started."""
 
@@ -188,7 +190,9 @@ def running(contender: Contender, subject: Subject) -> Iterator[Running]:
             )
         try:
             _wait(contender, process, ready, log)
-            yield Running(contender, f"{HOST}:{ports.grpc}", psutil.Process(process.pid))
+            steps = f"http://{HOST}:{ports.ready}/metrics" if contender.name == TRITIUM else None
+            url = f"{HOST}:{ports.grpc}"
+            yield Running(contender, url, steps, psutil.Process(process.pid))
         finally:
             _stop(process)
 

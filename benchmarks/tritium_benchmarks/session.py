@@ -219,7 +219,7 @@ class _Session:
     ) -> Measurement:
         """Measure with the driver; of Tritium also where the time went."""
         models = self._models(server, point)
-        before = read_sums(server.url, models) if models else {}
+        before = read_sums(server.url, models, server.step_metrics_url) if models else {}
         cpu, began = server.cpu_s(), time.perf_counter()
         with server.awake():
             load = asyncio.run(self._load(server, point, rate))
@@ -241,7 +241,8 @@ class _Session:
         )
         lines: list[StepTime] = []
         if models and point.in_flight is not None:
-            lines = between(before, read_sums(server.url, models), point.in_flight)
+            after = read_sums(server.url, models, server.step_metrics_url)
+            lines = between(before, after, point.in_flight)
         self.book.add(measured, lines)
         return measured
 

@@ -2,11 +2,14 @@
 
 Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md.
 A step of an ensemble is a model; what it says is summed over requests, so differences of sums over
-differences of counts are means per request.
+differences of counts are means per request. A pipeline is one model with all steps in it: it counts
+them itself, for the server's own /metrics.
 """
 
 from __future__ import annotations
 
+import re
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +37,16 @@ class Sums:
     input: int = 0
     infer: int = 0
     output: int = 0
+    busy: bool = False
+    """`infer` counts every execution once, and not for each of its requests."""
+
+
+PIPELINE = "pipeline"
+STEP_METRIC = re.compile(
+    r'^tritium_step_(requests|executions|seconds)_total\{model="([^"]+)",step="(\w+)"\} (\S+)$',
+    re.MULTILINE,
+)
+"""As the servable of a pipeline names and labels them."""
 
 
 def step_models(release: Release) -> dict[str, str]:
@@ -44,18 +57,21 @@ def step_models(release: Release) -> dict[str, str]:
     """
     models: dict[str, str] = {
         role: component.model
-        for role, component in release.components.items()
+        for role, component in release.loaded.items()
         if role not in {"fusion_head_text", "fusion_head_image"}
     }
     return {WHOLE: contract.entry_point(release.app, "classify", contract.MODALITIES), **models}
 
 
-def read_sums(url: str, models: Mapping[str, str]) -> dict[str, Sums]:
+def read_sums(
+    url: str, models: Mapping[str, str], metrics_url: str | None = None
+) -> dict[str, Sums]:
     """Ask Triton what its models have done so far.
 
     Args:
         url: host:port of gRPC.
         models: Step -> model name.
+        metrics_url: Where a pipeline's steps are counted; None to leave them out.
 
     Raises:
         BenchmarkError: Triton does not say.
@@ -79,7 +95,31 @@ def read_sums(url: str, models: Mapping[str, str]) -> dict[str, Sums]:
                 infer=done.compute_infer.ns,
                 output=done.compute_output.ns,
             )
+    if PIPELINE in found and metrics_url is not None:
+        found |= _pipeline_steps(metrics_url)
     return found
+
+
+def _pipeline_steps(metrics_url: str) -> dict[str, Sums]:
+    """The steps of one server's pipelines; several apps' are not told apart by this benchmark."""
+    try:
+        with urllib.request.urlopen(metrics_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - ours
+            text = answer.read().decode()
+    except OSError as error:
+        raise BenchmarkError(f"{metrics_url} does not tell its metrics: {error}") from error
+    found: dict[str, dict[str, float]] = {}
+    for counter, _, step, value in STEP_METRIC.findall(text):
+        found.setdefault(step, {})[counter] = float(value)
+    return {
+        step: Sums(
+            requests=round(counted["requests"]),
+            executions=round(counted["executions"]),
+            infer=round(counted["seconds"] * 1e9),
+            busy=True,
+        )
+        for step, counted in found.items()
+        if counted.keys() == {"requests", "executions", "seconds"}
+    }
 
 
 def between(
@@ -88,12 +128,15 @@ def between(
     """Means per request between two readings, a line for each step that answered something."""
     lines = []
     for step, end in after.items():
-        start = before[step]
+        start = before.get(step, Sums())
         requests = end.requests - start.requests
         if requests <= 0:
             continue
 
-        def mean(field: str, start: Sums = start, end: Sums = end, count: int = requests) -> float:
+        # Every request of a batch waits for all of it.
+        times = end.executions - start.executions if end.busy else requests
+
+        def mean(field: str, start: Sums = start, end: Sums = end, count: int = times) -> float:
             total: int = getattr(end, field) - getattr(start, field)
             return round(total / count / 1e6, 4)
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class BuildTarget(str, Enum):
-    """What can be built for; tensorrt needs a GPU, or --check."""
+    """What can be built for; auto measures the CPU's; tensorrt needs a GPU, or --check."""
 
+    auto = "auto"
     openvino = "openvino"
     onnxruntime = "onnxruntime"
     tensorrt = "tensorrt"
@@ -144,6 +145,8 @@ def build_command(
 
         tritium build bundles/openmoji
 
+        tritium build bundles/openmoji --target auto
+
         tritium build bundles/openmoji --target onnxruntime --repository /srv/models
 
         tritium build bundles/openmoji --target tensorrt --precision fp16 --buckets 16,32,64,128
@@ -200,7 +203,7 @@ def _tensorrt_options(target: BuildTarget, given: dict[str, Any]) -> TensorRTOpt
 def _build(bundle: Path, arguments: dict[str, Any], as_json: bool) -> None:
     from rich.console import Console
 
-    from tritium_builders.inspect import accuracy_line, casts_table, parity_table
+    from tritium_builders.inspect import accuracy_line, casts_table, choice_line, parity_table
 
     console = Console(stderr=as_json)
     with needs("build"):
@@ -215,6 +218,8 @@ def _build(bundle: Path, arguments: dict[str, Any], as_json: bool) -> None:
         number = release.number
         console.print(f"{release.app} release {number} is already built: {folder / str(number)}")
         return
+    if release.choice is not None:
+        console.print(choice_line(release.choice))
     console.print(parity_table(release.parity))
     if release.accuracy is not None:
         console.print(casts_table(release.casts))

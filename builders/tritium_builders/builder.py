@@ -7,14 +7,21 @@ import importlib.resources
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tritium_builders.bundle import Bundle
+from tritium_builders.choose import choose
 from tritium_builders.compile import COMPILERS
-from tritium_builders.components import stage_engines, stage_readers
+from tritium_builders.components import (
+    StagedComponent,
+    stage_engines,
+    stage_pipeline,
+    stage_readers,
+)
 from tritium_builders.errors import CompileError, PublishError, needs
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
@@ -27,6 +34,7 @@ from tritium_builders.publish import (
     staging_area,
 )
 from tritium_builders.release import Precision, Release, Target
+from tritium_client.contract import Role
 
 if TYPE_CHECKING:
     from tritium_builders.tensorrt.machine import BuildMachine
@@ -37,14 +45,16 @@ _TOOLS = (
 )  # fmt: skip
 _TENSORRT_TOOLS = ("onnxruntime", "polygraphy", "nvidia-modelopt")
 
+AUTO: Literal["auto"] = "auto"
+CPU_TARGETS: tuple[Target, ...] = ("openvino", "onnxruntime")
 Progress = Callable[[str, str], None]
-"""Told the step (export, cast, compile, verify, publish) and what it works on."""
+"""Told the step (export, cast, compile, measure, verify, publish) and what it works on."""
 
 
 def build(
     bundle: Bundle | str | os.PathLike[str],
     *,
-    target: Target = "openvino",
+    target: Target | Literal["auto"] = "openvino",
     repository: str | os.PathLike[str] = "model_repository",
     precision: Precision = "fp32",
     tensorrt: TensorRTOptions | None = None,
@@ -58,7 +68,8 @@ def build(
 
     Args:
         bundle: A bundle, or its folder.
-        target: What to compile for. `tensorrt` needs an NVIDIA GPU and TensorRT.
+        target: What to compile for. `auto` is the CPU target that answers the bundle's samples
+            faster on this machine. `tensorrt` needs an NVIDIA GPU and TensorRT.
         repository: The Triton model repository; made when it is not there.
         precision: Of the engines. fp16, bf16 and int8 are for `tensorrt`; they have to pass the
             accuracy gate as well as parity.
@@ -78,6 +89,7 @@ def build(
         bundle = Bundle.load(bundle)
     _check(target, precision, tensorrt)
     root = Path(repository)
+    targets = CPU_TARGETS if target == AUTO else (target,)
     command = _command(bundle, target, precision, tensorrt, root)
     machine = None
     if target == "tensorrt":
@@ -87,14 +99,15 @@ def build(
         machine = find_build_machine(command[1:])
         tensorrt = tensorrt or TensorRTOptions()
     with needs("build" if machine is None else "tensorrt"):
-        tools = _tools(target, machine)
+        tools = _tools(targets, machine)
     try:
         root.mkdir(parents=True, exist_ok=True)
         found = find_release(
             root,
             bundle.manifest.app,
             bundle_hash=bundle.hash,
-            target=target,
+            # What was chosen once stays: the tools, both runtimes among them, say that it was.
+            **({} if target == AUTO else {"target": target}),
             precision=precision,
             tools=tools,
             tensorrt_options=None if tensorrt is None else tensorrt.describe(),
@@ -104,7 +117,7 @@ def build(
                 complete(root, bundle, found)
                 return found
             if machine is None or tensorrt is None:
-                made = _make_for_cpu(bundle, target, staging, progress)
+                made = _make_for_cpu(bundle, targets, staging, progress)
             else:
                 from tritium_builders.tensorrt.make import make_release
 
@@ -112,42 +125,77 @@ def build(
                     bundle, precision, tensorrt, machine, root, staging, progress=progress
                 )
             progress("publish", bundle.manifest.app)
-            build = Build(bundle, made, target, precision, tools, shlex.join(command))
+            made_for = targets[0] if made.choice is None else made.choice.target
+            build = Build(bundle, made, made_for, precision, tools, shlex.join(command))
             return publish(root, build, staging)
     except OSError as error:
         place = error.filename or root
         raise PublishError(f"{place}: {error.strerror}; nothing was published") from error
 
 
-def _check(target: Target, precision: Precision, tensorrt: TensorRTOptions | None) -> None:
-    if target not in get_args(Target):
-        raise CompileError(f"target {target!r} is not known; use one of {list(get_args(Target))}")
+def _check(target: str, precision: Precision, tensorrt: TensorRTOptions | None) -> None:
+    known_targets = [AUTO, *get_args(Target)]
+    if target not in known_targets:
+        raise CompileError(f"target {target!r} is not known; use one of {known_targets}")
     if precision not in get_args(Precision):
         known = ", ".join(get_args(Precision))
         raise CompileError(f"precision {precision!r} is not known; use one of {known}")
-    if target in COMPILERS and precision != "fp32":
+    for_cpu = target in (AUTO, *COMPILERS)
+    if for_cpu and precision != "fp32":
         raise CompileError(
             f"target {target} builds fp32 only; {precision} is for --target tensorrt"
         )
-    if target in COMPILERS and tensorrt is not None:
+    if for_cpu and tensorrt is not None:
         raise CompileError(f"TensorRT options are for --target tensorrt, and not for {target}")
 
 
-def _make_for_cpu(bundle: Bundle, target: Target, staging: Path, progress: Progress) -> Made:
-    """Make the components of a release that runs in Triton's Python backend."""
+def _make_for_cpu(
+    bundle: Bundle, targets: Sequence[Target], staging: Path, progress: Progress
+) -> Made:
+    """Make the components of a release that runs in Triton's Python backend.
+
+    Of several targets the one whose pipeline is faster here.
+    """
     graphs = write_graphs(bundle, staging, lambda role: progress("export", role))
+    candidates = {}
+    for target in targets:
+        folder = staging / target
+        folder.mkdir()
+        candidates[target] = _stage_for_cpu(bundle, graphs, target, folder, progress)
+    choice, target = None, targets[0]
+    if len(targets) > 1:
+        loaders = {
+            name: partial(_load_instance, staged["pipeline"]) for name, staged in candidates.items()
+        }
+        choice = choose(bundle, loaders, lambda name: progress("measure", name))
+        target = choice.target
+    servables = {role: component.load for role, component in candidates[target].items()}
+    report = verify(bundle, servables, "fp32", lambda role: progress("verify", role))
+    return Made(candidates[target], report, choice=choice)
+
+
+def _stage_for_cpu(
+    bundle: Bundle,
+    graphs: Mapping[Role, Path],
+    target: Target,
+    staging: Path,
+    progress: Progress,
+) -> dict[Role, StagedComponent]:
     staged = {
         **stage_readers(bundle, staging),
         **stage_engines(bundle, graphs, target, staging, lambda role: progress("compile", role)),
     }
-    servables = {role: component.load for role, component in staged.items()}
-    report = verify(bundle, servables, "fp32", lambda role: progress("verify", role))
-    return Made(staged, report)
+    staged["pipeline"] = stage_pipeline(bundle, staged, staging)
+    return staged
 
 
-def _tools(target: Target, machine: BuildMachine | None) -> dict[str, str]:
+def _load_instance(pipeline: StagedComponent, threads: int) -> Callable[..., Any]:
+    return pipeline.load(threads=threads)
+
+
+def _tools(targets: Sequence[Target], machine: BuildMachine | None) -> dict[str, str]:
     if machine is None:
-        names: tuple[str, ...] = (*_TOOLS, target)
+        names: tuple[str, ...] = (*_TOOLS, *targets)
         found = {}
     else:
         names = (*_TOOLS, *_TENSORRT_TOOLS)
@@ -168,7 +216,7 @@ def _served_code() -> str:
 
 def _command(
     bundle: Bundle,
-    target: Target,
+    target: Target | Literal["auto"],
     precision: Precision,
     tensorrt: TensorRTOptions | None,
     repository: Path,

@@ -30,6 +30,7 @@ from tritium_builders.configs import (
     component_config,
     component_graphs,
     engine_spec,
+    pipeline_config,
     to_pbtxt,
 )
 from tritium_builders.release import PublishedComponent, PublishedFile, Target
@@ -38,9 +39,11 @@ from tritium_client.contract import Role
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
+READERS: tuple[Role, ...] = ("text_tokenizer", "image_decoder")
 SERVABLES: dict[Role, tuple[str, str]] = {
     "text_tokenizer": ("text_tokenizer", "TextTokenizer"),
     "image_decoder": ("image_decoder", "ImageDecoder"),
+    "pipeline": ("pipeline", "Pipeline"),
 }
 """Role -> module of `servables` and its class; every other role is an engine."""
 ENGINE = ("engine", "Engine")
@@ -76,8 +79,12 @@ class StagedComponent:
             },
         )
 
-    def load(self) -> Callable[..., Any]:
-        """Load the servable from the very files that will be published, without Triton."""
+    def load(self, **setting: Any) -> Callable[..., Any]:
+        """Load the servable from the very files that will be published, without Triton.
+
+        Args:
+            **setting: What is laid over its specification.
+        """
         _, class_name = SERVABLES.get(self.role, ENGINE)
         version = self.folder / VERSION
         spec = importlib.util.spec_from_file_location(self.model, version / "model.py")
@@ -89,10 +96,16 @@ class StagedComponent:
             spec.loader.exec_module(loaded)
         finally:
             del sys.modules[self.model]
-        config = text_format.Parse((self.folder / CONFIG).read_text("utf-8"), pb.ModelConfig())
-        parameters = json.loads(config.parameters["spec"].string_value)
-        servable: Callable[..., Any] = getattr(loaded, class_name)(version, parameters)
+        servable: Callable[..., Any] = getattr(loaded, class_name)(
+            version, {**self.spec(), **setting}
+        )
         return servable
+
+    def spec(self) -> dict[str, Any]:
+        """The specification that its servable takes."""
+        config = text_format.Parse((self.folder / CONFIG).read_text("utf-8"), pb.ModelConfig())
+        found: dict[str, Any] = json.loads(config.parameters["spec"].string_value)
+        return found
 
 
 def stage_readers(
@@ -111,7 +124,8 @@ def stage_readers(
     """
     graphs = component_graphs(bundle.manifest)
     staged = {}
-    for role, (module, _) in SERVABLES.items():
+    for role in READERS:
+        module, _ = SERVABLES[role]
         folder = component_folder(staging, role)
         if role == "text_tokenizer":
             shutil.copyfile(bundle.folder / TOKENIZER, folder / VERSION / TOKENIZER)
@@ -156,6 +170,30 @@ def stage_engines(
         config = component_config(described[role], engine_spec(described[role], target, file))
         staged[role] = finish_component(bundle.manifest.app, role, config, folder)
     return staged
+
+
+def stage_pipeline(
+    bundle: Bundle, staged: Mapping[Role, StagedComponent], staging: Path
+) -> StagedComponent:
+    """Write the component that runs all the others in one process.
+
+    Args:
+        bundle: The bundle.
+        staged: The others.
+        staging: The folder that they lie in.
+    """
+    folder = component_folder(staging, "pipeline")
+    write_servable(SERVABLES["pipeline"][0], folder)
+    steps: dict[Role, dict[str, Any]] = {
+        role: {
+            "model": component.model,
+            "servable": SERVABLES.get(role, ENGINE)[1],
+            "spec": component.spec(),
+        }
+        for role, component in staged.items()
+    }
+    config = pipeline_config(bundle.manifest, steps)
+    return finish_component(bundle.manifest.app, "pipeline", config, folder)
 
 
 def component_folder(staging: Path, role: Role) -> Path:

@@ -23,6 +23,10 @@ from tritium_client.contract import Modality, Role
 
 MAX_BATCH = 32
 """Requests that one execution of a component may answer."""
+PIPELINE_BATCH = 8
+"""Requests that one engine call of a pipeline answers: twice as many took as long for each."""
+MAX_INSTANCES = 8
+"""Of a pipeline: each holds the model once."""
 PACKING_WASTE = 0.25
 """The largest share of a text batch's tokens that may be padding."""
 
@@ -72,8 +76,8 @@ class ComponentGraph:
     role: Role
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    waits_for: tuple[TensorSpec, ...] = ()
-    """What may come along and is not read: the step that gives it comes before this one."""
+    optional: tuple[TensorSpec, ...] = ()
+    """What may be left out: a modality; or a tensor that is not read, whose giver comes first."""
 
 
 def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
@@ -95,7 +99,7 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
     graphs = [
         ComponentGraph("text_tokenizer", (text,), (ids, mask)),
-        ComponentGraph("image_decoder", (image,), (pixels,), waits_for=(text_features,)),
+        ComponentGraph("image_decoder", (image,), (pixels,), optional=(text_features,)),
         ComponentGraph("text_encoder", (ids, mask), (text_features,)),
         ComponentGraph("image_encoder", (pixels,), (image_features,)),
     ]
@@ -136,14 +140,14 @@ def component_config(
         max_batch: Requests that one execution may answer.
     """
     config = pb.ModelConfig(backend="python", max_batch_size=max_batch)
-    for tensor in (*graph.inputs, *graph.waits_for):
+    for tensor in (*graph.inputs, *graph.optional):
         config.input.append(
             pb.ModelInput(
                 name=tensor.name,
                 data_type=tensor.data_type,
                 dims=tensor.dims,
                 allow_ragged_batch=tensor.ragged,
-                optional=tensor in graph.waits_for,
+                optional=tensor in graph.optional,
             )
         )
     for tensor in graph.outputs:
@@ -154,6 +158,40 @@ def component_config(
         pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     )
     _set_parameters(config, {"spec": json.dumps(spec, sort_keys=True)})
+    return config
+
+
+def share_cores_out(cores: int) -> tuple[int, int]:
+    """How a pipeline runs on so many cores: its instances, and the threads of each."""
+    instances = min(cores, MAX_INSTANCES)
+    return instances, cores // instances
+
+
+def pipeline_config(
+    manifest: BundleManifest, steps: Mapping[Role, Mapping[str, Any]], max_batch: int = MAX_BATCH
+) -> pb.ModelConfig:
+    """Configure the component that runs all the others in one process.
+
+    Args:
+        manifest: The bundle's.
+        steps: Role -> its `model`, the `servable` that is its class, and its own `spec`.
+        max_batch: Requests that one execution may answer.
+    """
+    inputs = (TensorSpec(contract.TEXT, (1,)), TensorSpec(contract.IMAGE, (1,)))
+    graph = ComponentGraph(
+        "pipeline", (), (TensorSpec(contract.PROBABILITIES, (len(manifest.labels),)),), inputs
+    )
+    spec = {
+        "threads": 0,
+        "streams": 1,
+        "max_batch": PIPELINE_BATCH,
+        "pin": False,
+        "steps": steps,
+        "heads": {",".join(given): head_role(given) for given in manifest.entry_points},
+    }
+    config = component_config(graph, spec, max_batch)
+    # What is over goes to another instance, which has a core of its own.
+    config.dynamic_batching.preferred_batch_size.append(PIPELINE_BATCH)
     return config
 
 
@@ -180,13 +218,21 @@ def release_ensemble(
     graphs = component_graphs(manifest)
     config = _entry_point(manifest, number, given, target, precision, max_batch)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
+    if "pipeline" in components:
+        step = config.ensemble_scheduling.step.add(
+            model_name=components["pipeline"], model_version=1
+        )
+        for tensor in _entry_inputs(given):
+            step.input_map[tensor.name] = tensor.name
+        step.output_map[contract.PROBABILITIES] = contract.PROBABILITIES
+        return config
     chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
     for graph in [*chain, graphs[head_role(given)]]:
         step = config.ensemble_scheduling.step.add(
             model_name=components[graph.role], model_version=1
         )
-        waits_for = graph.waits_for if len(given) > 1 else ()
-        for tensor in (*graph.inputs, *waits_for):
+        optional = graph.optional if len(given) > 1 else ()
+        for tensor in (*graph.inputs, *optional):
             step.input_map[tensor.name] = tensor.name
         for tensor in graph.outputs:
             step.output_map[tensor.name] = tensor.name

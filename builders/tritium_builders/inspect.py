@@ -18,6 +18,7 @@ from tritium_builders.release import (
     ComponentCast,
     ParityReport,
     Release,
+    RuntimeChoice,
     list_apps,
     list_releases,
     live_release,
@@ -115,6 +116,8 @@ def _describe_release(release: Release) -> tuple[dict[str, Any], RenderableType]
             "TensorRT", f"{built.version} for compute capability {built.compute_capability}"
         )
     shown: list[RenderableType] = [facts, components, parity_table(release.parity)]
+    if release.choice is not None:
+        shown.append(choice_line(release.choice))
     if release.accuracy is not None:
         shown += [casts_table(release.casts), accuracy_line(release.precision, release.accuracy)]
     return {"kind": "release", **release.model_dump(mode="json")}, Group(*shown)
@@ -144,6 +147,13 @@ def casts_table(casts: Mapping[Role, ComponentCast]) -> Table:
 def accuracy_line(precision: str, accuracy: AccuracyReport) -> str:
     """Say what the precision costs in top-1."""
     return f"top-1, {precision} against fp32: {describe_accuracy(accuracy)}"
+
+
+def choice_line(choice: RuntimeChoice) -> str:
+    """Say why a release runs on the runtime that it has."""
+    rates = ", ".join(f"{target} {rate:.1f}" for target, rate in choice.per_second.items())
+    threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
+    return f"target {choice.target}: answers per second of one instance, {threads}: {rates}"
 
 
 def parity_table(parity: ParityReport) -> Table:

@@ -25,6 +25,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.components import CONFIG, VERSION
 from tritium_builders.errors import CompileError, TritiumError
+from tritium_builders.pipelines import inner_ensembles
 from tritium_builders.release import PlanRecord
 from tritium_builders.tensorrt.configs import PLAN, RECORD
 from tritium_builders.tensorrt.profiles import Profile, check_profiles, covers
@@ -119,9 +120,20 @@ def lint_repository(repository: Path) -> Lint:
         raise TritiumError(f"{repository}: holds no model's {CONFIG}; give a model repository")
     for model in filter(None, models.values()):
         for code, check, fix in RULES:
-            found = dict.fromkeys(check(model, models))
+            found = dict.fromkeys(
+                what for one in (model, *_inside(model, models)) for what in check(one, models)
+            )
             findings += [Finding(code, model.name, what, fix) for what in found]
     return Lint(tuple(findings), len(models))
+
+
+def _inside(model: _Model, models: _Models) -> list[_Model]:
+    """A pipeline's steps have to fit each other as an ensemble's."""
+    configs = {name: one.config for name, one in models.items() if one is not None}
+    return [
+        replace(model, config=inner, profiles=(), plan_problem="")
+        for inner in inner_ensembles(model.config, configs)
+    ]
 
 
 def _read(folder: Path) -> _Model:

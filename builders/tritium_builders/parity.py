@@ -25,9 +25,9 @@ from tritium_builders.numerics import (
 )
 from tritium_builders.probes import probe_pictures
 from tritium_builders.release import ParityReport, Precision, StageParity, Tolerance
-from tritium_builders.samples import modalities_key
+from tritium_builders.samples import modalities_key, raw_request
 from tritium_builders.servables import image_decoder
-from tritium_builders.stages import Servables
+from tritium_builders.stages import Servable, Servables
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
@@ -95,7 +95,9 @@ class _Gate:
             for ids, first, second in zip(tokens, text_features, image_features, strict=True)
         ]
         for given in manifest.entry_points:
-            self._compare_answers(given, available)
+            self._compare_answers(head_role(given), given, available)
+        if "pipeline" in self.servables:
+            self._compare_pipeline()
         return ParityReport(tolerance=self.tolerance, stages=self.stages)
 
     def _run(
@@ -103,11 +105,12 @@ class _Gate:
         role: Role,
         requests: Sequence[dict[str, Array]],
         samples: Sequence[str] = (),
+        servable: Servable | None = None,
     ) -> list[dict[str, Array]]:
         """Run all samples at once, as ragged neighbours of one batch."""
         self.progress(role)
         answers = []
-        found = self.servables[role]()(requests)
+        found = (servable or self.servables[role]())(requests)
         for sample, answer in zip(samples or self._ids, found, strict=True):
             if isinstance(answer, Exception):
                 raise ParityError(
@@ -229,12 +232,22 @@ class _Gate:
         )
         self._record(stage, output, max(relative), min(cosines))
 
+    def _compare_pipeline(self) -> None:
+        """From raw inputs to answers in one process, with every set of modalities."""
+        pipeline = self.servables["pipeline"]()
+        for given in self.bundle.manifest.entry_points:
+            requests = [raw_request(sample, given) for sample in self.bundle.golden]
+            self._compare_answers("pipeline", given, requests, pipeline)
+
     def _compare_answers(
-        self, given: Sequence[Modality], available: Sequence[dict[str, Array]]
+        self,
+        stage: Role,
+        given: Sequence[Modality],
+        available: Sequence[dict[str, Array]],
+        servable: Servable | None = None,
     ) -> None:
-        stage = head_role(given)
         key = modalities_key(given)
-        answers = self._run(stage, available)
+        answers = self._run(stage, available, servable=servable)
         expected = [np.array(sample.expected[key], np.float32) for sample in self.bundle.golden]
         actual = [answer[contract.PROBABILITIES][0] for answer in answers]
         differences = [difference(want, got) for want, got in zip(expected, actual, strict=True)]

@@ -35,6 +35,7 @@ from tritium_builders.release import (
     ParityReport,
     Precision,
     Release,
+    RuntimeChoice,
     Target,
     TensorRTRecord,
     list_releases,
@@ -59,6 +60,7 @@ class Made:
     casts: Mapping[Role, ComponentCast] = field(default_factory=dict)
     accuracy: AccuracyReport | None = None
     tensorrt: TensorRTRecord | None = None
+    choice: RuntimeChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def _describe(build: Build, number: int) -> Release:
         casts=dict(build.made.casts),
         accuracy=build.made.accuracy,
         tensorrt=build.made.tensorrt,
+        choice=build.made.choice,
         command=build.command,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

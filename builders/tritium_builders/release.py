@@ -137,6 +137,17 @@ class TensorRTRecord(Record):
     plans: dict[Role, PlanRecord]
 
 
+class RuntimeChoice(Record):
+    """What `--target auto` measured on the machine that built."""
+
+    target: Target
+    """What was chosen."""
+    per_second: dict[Target, float]
+    """Answers per second of one instance with full batches; medians of turns."""
+    threads: int
+    """Of the instance."""
+
+
 class Release(Record):
     """The content of release.json."""
 
@@ -162,10 +173,19 @@ class Release(Record):
     """For reduced precision: what it costs."""
     tensorrt: TensorRTRecord | None = None
     """For the target tensorrt."""
+    choice: RuntimeChoice | None = None
+    """For `--target auto`: why it is this target."""
     command: str
     """The command that builds this release again."""
     created: str
     """ISO 8601, UTC."""
+
+    @property
+    def loaded(self) -> dict[Role, PublishedComponent]:
+        """The components that Triton loads: on a CPU the pipeline alone, which runs the others."""
+        if "pipeline" in self.components:
+            return {"pipeline": self.components["pipeline"]}
+        return self.components
 
     @property
     def version_compatible(self) -> bool:

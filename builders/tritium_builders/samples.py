@@ -15,6 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tritium_builders.errors import BundleError
 from tritium_client.contract import Modality
 
@@ -48,6 +51,12 @@ class Sample:
         digest.update(b"\0")
         digest.update(self.image)
         return digest.hexdigest()
+
+
+def raw_request(sample: Sample, modalities: Iterable[Modality]) -> dict[str, npt.NDArray[Any]]:
+    """What a component that reads raw inputs is given for one sample: BYTES [1, 1] each."""
+    raw = {"text": sample.text.encode(), "image": sample.image}
+    return {modality: np.array([[raw[modality]]], dtype=object) for modality in modalities}
 
 
 def sample_files(name: str, samples: Iterable[Sample]) -> dict[str, bytes]:

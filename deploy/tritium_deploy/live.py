@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from tritium_client import contract
 from tritium_deploy.accelerator import Accelerator, require_plans_fit
 from tritium_deploy.errors import RepositoryError, TuningError
 from tritium_deploy.installation import Installation
-from tritium_deploy.tuning import Tuning, tuned_configs
+from tritium_deploy.tuning import Tuning, machine_tuning, tuned_configs
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class LiveApp:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The Triton models of the release's components."""
-        return tuple(component.model for component in self.release.components.values())
+        """The Triton models of the components that are loaded."""
+        return tuple(component.model for component in self.release.loaded.values())
 
     @property
     def entry_points(self) -> dict[str, list[contract.Modality]]:
@@ -86,7 +87,7 @@ def load_live_apps(
 
 
 def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -> list[LiveApp]:
-    """Lay tunings over the apps that they are for.
+    """Lay tunings over the apps that they are for; a pipeline without one gets the machine's.
 
     Raises:
         TuningError: a tuning is for an app that is not served, or does not fit its release; or
@@ -96,13 +97,19 @@ def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -
     twice = {name for name, count in Counter(one.app for one in tunings).items() if count > 1}
     if twice:
         raise TuningError(f"app {min(twice)} has two tuning files; give --tuning once for each app")
-    for tuning in tunings:
+    tuned = {tuning.app for tuning in tunings}
+    defaults = [
+        machine_tuning(app.name, len(os.sched_getaffinity(0)), alone=len(live) == 1)
+        for app in live
+        if app.name not in tuned and "pipeline" in app.release.loaded
+    ]
+    for tuning in (*tunings, *defaults):
         if tuning.app not in apps:
             raise TuningError(
                 f"the tuning is for app {tuning.app}, and served are: {', '.join(apps)}"
             )
         app = apps[tuning.app]
-        models = {role: component.model for role, component in app.release.components.items()}
+        models = {role: component.model for role, component in app.release.loaded.items()}
         configs = tuned_configs(tuning, models, lambda model: read_config(repository, model))
         instances = {
             model: config.instance_group[0].count
@@ -134,10 +141,11 @@ def _load(
         )
     for alias in (release.alias(modalities) for modalities in release.entry_points):
         _check_alias(repository, alias, number)
-    instances = {
+    stubs = {
         component.model: _check_component(repository, component, installation)
         for component in release.components.values()
     }
+    instances = {component.model: stubs[component.model] for component in release.loaded.values()}
     return LiveApp(app, release, golden, instances)
 
 

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from tritium_deploy.errors import PortTakenError
 from tritium_deploy.ports import require_free
+from tritium_deploy.step_metrics import CONTENT_TYPE
 
 State = Literal["loading", "ready", "healing", "unwell", "failed", "draining"]
 """`unwell`: golden samples are not answered; ready again when they are. `failed`: given up."""
@@ -114,19 +115,27 @@ class StatusBoard:
 
 
 class ReadinessServer:
-    """Answers GET /live and GET /ready with 200 or 503 and a JSON body.
+    """Answers GET /live and GET /ready with 200 or 503 and a JSON body, and GET /metrics.
 
     Args:
         host: The address to bind.
         port: The port to bind.
         board: What `/ready` reports.
         alive: What `/live` reports.
+        metrics: What `/metrics` gives, in Prometheus' text format.
     """
 
-    def __init__(self, host: str, port: int, board: StatusBoard, alive: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        board: StatusBoard,
+        alive: Callable[[], bool],
+        metrics: Callable[[], bytes] = bytes,
+    ) -> None:
         require_free("ready", host, port)
         try:
-            self._server = _HTTPServer((host, port), _handler(board, alive))
+            self._server = _HTTPServer((host, port), _handler(board, alive, metrics))
         except OSError as error:
             raise PortTakenError("ready", host, port) from error
         self._thread = threading.Thread(
@@ -151,7 +160,9 @@ class _HTTPServer(ThreadingHTTPServer):
         """Ignore callers that hang up; a probe's trouble is no business of the terminal."""
 
 
-def _handler(board: StatusBoard, alive: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    board: StatusBoard, alive: Callable[[], bool], metrics: Callable[[], bytes]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5  # A caller that connects and says nothing does not hold a thread for ever.
 
@@ -163,13 +174,17 @@ def _handler(board: StatusBoard, alive: Callable[[], bool]) -> type[BaseHTTPRequ
                 good = alive() and board.ready
                 statuses = {status.app: asdict(status) for status in board.statuses()}
                 self._answer(200 if good else 503, {"ready": good, "apps": statuses})
+            elif self.path == "/metrics":
+                self._send(200, metrics(), CONTENT_TYPE)
             else:
-                self._answer(404, {"error": "ask for /live or /ready"})
+                self._answer(404, {"error": "ask for /live, /ready or /metrics"})
 
         def _answer(self, code: int, body: dict[str, object]) -> None:
-            content = json.dumps(body).encode() + b"\n"
+            self._send(code, json.dumps(body).encode() + b"\n", "application/json")
+
+        def _send(self, code: int, content: bytes, kind: str) -> None:
             self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()

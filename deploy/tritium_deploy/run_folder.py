@@ -23,6 +23,7 @@ class RunFolder:
         for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/lock"):
             _remove_if_abandoned(lock)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.counts.mkdir()
         self._lock = (self.path / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -35,6 +36,11 @@ class RunFolder:
     def region_prefix(self) -> str:
         """How the names of this server's regions in /dev/shm begin."""
         return f"{self.path.name}_"
+
+    @property
+    def counts(self) -> Path:
+        """Where stubs keep their counters, a few files for each process."""
+        return self.path / "counts"
 
     @property
     def log(self) -> Path:
@@ -65,5 +71,6 @@ def _remove_if_abandoned(lock: Path) -> None:
 
 def _strip(folder: Path) -> None:
     """Leave nothing but the log: somebody may want to know."""
-    shutil.rmtree(folder / "backends", ignore_errors=True)
+    for name in ("backends", "counts"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "lock").unlink(missing_ok=True)

@@ -169,6 +169,11 @@ class Server:
         return f"http://{self._address}:{self.ports.metrics}/metrics"
 
     @property
+    def step_metrics_url(self) -> str:
+        """What the steps of pipelines have done, in Prometheus' text format."""
+        return f"http://{self._address}:{self.ports.ready}/metrics"
+
+    @property
     def http_url(self) -> str | None:
         """Inference over HTTP, or None when it was not asked for."""
         return f"http://127.0.0.1:{self.ports.http}" if self._triton_options.http else None
@@ -270,7 +275,11 @@ class Server:
     def _start(self) -> None:
         ports, host = self.ports, self._triton_options.host
         self._readiness = ReadinessServer(
-            host, ports.ready, self._board, lambda: not self._triton.exited.is_set()
+            host,
+            ports.ready,
+            self._board,
+            lambda: not self._triton.exited.is_set(),
+            self._triton.step_metrics,
         )
         self._triton.start(self._control)
         self._clock.step("started", f"tritonserver started (process {self.pid})", pid=self.pid)
@@ -297,6 +306,7 @@ class Server:
             grpc=self.grpc_url,
             ready=self.ready_url,
             metrics=self.metrics_url,
+            step_metrics=self.step_metrics_url,
             http=self.http_url,
             log=str(self.log),
         )

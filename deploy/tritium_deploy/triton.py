@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from tritium_client import contract
-from tritium_deploy import guard
+from tritium_deploy import guard, step_metrics
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
 from tritium_deploy.installation import Installation
@@ -114,6 +114,10 @@ class Triton:
         self._stubs.update((stub.pid, stub) for stub in stubs)
         return stubs
 
+    def step_metrics(self) -> bytes:
+        """What its pipelines' steps have done so far, in Prometheus' text format."""
+        return step_metrics.exposition(self._folder.counts)
+
     def forget(self, stub: Stub) -> None:
         """Remove what a dead stub left behind."""
         remove_region(stub.region)
@@ -169,7 +173,10 @@ class Triton:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env=self._installation.environment(),
+                    env={
+                        **self._installation.environment(),
+                        step_metrics.VARIABLE: str(self._folder.counts),
+                    },
                     pass_fds=(self._folder.lock_fd,),
                     # Ctrl-C must reach `tritium serve` alone, which drains first.
                     start_new_session=True,

@@ -18,6 +18,7 @@ import tomli_w
 import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tritium_builders.configs import share_cores_out
 from tritium_client.contract import Role
 from tritium_deploy.errors import TuningError
 
@@ -39,6 +40,8 @@ class ComponentTuning(_Strict):
     """Engine calls that one instance makes side by side."""
     max_batch: AtLeastOne | None = None
     """Requests that one engine call answers at most."""
+    pin: bool | None = None
+    """Of a pipeline: its instances share the cores out and keep to theirs."""
     max_queue_delay_us: Annotated[int, Field(ge=0)] | None = None
     """Microseconds that a request may wait for others to share its batch."""
 
@@ -58,7 +61,7 @@ class ComponentTuning(_Strict):
             config.dynamic_batching.max_queue_delay_microseconds = self.max_queue_delay_us
         engine = {
             name: value
-            for name in ("threads", "streams", "max_batch")
+            for name in ("threads", "streams", "max_batch", "pin")
             if (value := getattr(self, name)) is not None
         }
         if not engine:
@@ -81,6 +84,27 @@ class Tuning(_Strict):
     components: dict[Role, ComponentTuning]
     measured: dict[str, str | int | float] = {}
     """What it was found with: machine, release, figures. For people; not read again."""
+
+
+def machine_tuning(app: str, cores: int, *, alone: bool) -> Tuning:
+    """How a pipeline runs where nobody has tuned it: an instance for each core, up to eight.
+
+    Instances with few threads answer more than one with many, and each holds the model once.
+
+    Args:
+        app: The app.
+        cores: That the server may use.
+        alone: Whether no other app is served: only then do instances keep to their cores.
+    """
+    instances, threads = share_cores_out(cores)
+    return Tuning(
+        app=app,
+        components={
+            "pipeline": ComponentTuning(
+                instances=instances, threads=threads, pin=alone and cores > 1
+            )
+        },
+    )
 
 
 def read_tuning(path: Path) -> Tuning:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tritium_benchmarks.tune.search import Found, Score, search
 from tritium_benchmarks.tune.space import BATCHES, DELAYS_US, Setting, questions
 
-START = Setting(instances=1, threads=0, streams=1, max_batch=32, max_queue_delay_us=0)
+START = Setting(instances=1, threads=0, streams=1, max_batch=32, max_queue_delay_us=0, pin=False)
 
 
 def machine(speed: Callable[[Setting], float], p99: Callable[[Setting], float] | None = None):  # type: ignore[no-untyped-def]
@@ -133,7 +133,7 @@ def test_the_budget_ends_the_search_and_the_release_is_always_tried() -> None:
 
 
 def test_each_question_starts_from_the_best_answer_so_far() -> None:
-    (layout, batch, delay) = questions(cores=2)
+    (layout, _, batch, delay) = questions(cores=2)
     best = replace(START, streams=2, threads=1)
     assert best in layout.answers(START)
     assert {one.streams for one in batch.answers(best)} == {2}

@@ -17,6 +17,7 @@ from tritium_builders.configs import (
     component_config,
     component_graphs,
     engine_spec,
+    pipeline_config,
     release_ensemble,
     to_pbtxt,
 )
@@ -24,6 +25,7 @@ from tritium_builders.tensorrt.configs import plan_config
 from tritium_builders.tensorrt.options import TensorRTOptions
 from tritium_builders.tensorrt.profiles import component_profiles
 from tritium_client import contract
+from tritium_client.contract import Role
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -78,7 +80,24 @@ def configs() -> dict[str, pb.ModelConfig]:
     found["release_sequence"] = release_ensemble(
         SEQUENCE, 3, ["text", "image"], COMPONENTS, "onnxruntime", "fp32"
     )
-    return found | tensorrt_configs()
+    return found | pipeline_configs() | tensorrt_configs()
+
+
+def pipeline_configs() -> dict[str, pb.ModelConfig]:
+    """On a CPU: one component runs the others, and an entry point is one step."""
+    steps: dict[Role, dict[str, object]] = {
+        role: {"model": name, "servable": "Engine", "spec": {"stage": role}}
+        for role, name in COMPONENTS.items()
+    }
+    name = "demo_pipeline_0123456789ab"
+    found = {"pipeline": named(pipeline_config(manifest(), steps), name)}
+    entry_points: list[list[contract.Modality]] = [["text", "image"], ["text"]]
+    components: dict[Role, str] = {**COMPONENTS, "pipeline": name}
+    for given in entry_points:
+        found[f"release_pipeline_{'_'.join(given)}"] = release_ensemble(
+            manifest(), 3, given, components, "openvino", "fp32"
+        )
+    return found
 
 
 def tensorrt_configs() -> dict[str, pb.ModelConfig]:
@@ -143,6 +162,15 @@ def test_tensors_agree_across_steps(given: str) -> None:
         known.update({target: types[name] for name, target in step.output_map.items()})
         assert step.model_version == 1
     assert contract.PROBABILITIES in known
+
+
+@pytest.mark.parametrize("given", [["text", "image"], ["text"]])
+def test_an_entry_point_of_a_pipeline_gives_it_what_the_caller_gave(given: list[str]) -> None:
+    (step,) = configs()[f"release_pipeline_{'_'.join(given)}"].ensemble_scheduling.step
+    pipeline = configs()["pipeline"]
+    assert step.model_name == pipeline.name
+    assert set(step.input_map) == set(given)
+    assert all(tensor.optional for tensor in pipeline.input)
 
 
 @pytest.mark.parametrize(("given", "other"), [("text", "image"), ("image", "text")])

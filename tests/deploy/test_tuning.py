@@ -15,7 +15,14 @@ from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import TuningError
 from tritium_deploy.ports import Ports
 from tritium_deploy.server import serve
-from tritium_deploy.tuning import ComponentTuning, Tuning, read_tuning, tuned_configs, write_tuning
+from tritium_deploy.tuning import (
+    ComponentTuning,
+    Tuning,
+    machine_tuning,
+    read_tuning,
+    tuned_configs,
+    write_tuning,
+)
 
 
 def config() -> pb.ModelConfig:
@@ -87,13 +94,22 @@ def test_what_does_not_fit_the_release_is_refused() -> None:
         tuned_configs(threads, models, lambda _: plain)
 
 
+def test_a_machine_s_cores_are_shared_out() -> None:
+    for cores, instances, threads in ((1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (40, 8, 5)):
+        found = machine_tuning("demo", cores, alone=True).components["pipeline"]
+        assert (found.instances, found.threads) == (instances, threads)
+        assert found.pin == (cores > 1)
+    # Two apps would both keep to the first cores, whoever of them has something to do.
+    assert not machine_tuning("demo", 8, alone=False).components["pipeline"].pin
+
+
 @pytest.mark.e2e
 def test_a_server_runs_with_it_and_the_repository_stays(tmp_path: Path) -> None:
     bundle = custom_bundle(tmp_path / "bundle")
     release = build(bundle, repository=tmp_path / "repository", target="onnxruntime")
-    tuned = ComponentTuning(instances=2, threads=1, streams=2, max_batch=4)
-    tuning = Tuning(app=release.app, components={"text_encoder": tuned})
-    model = release.components["text_encoder"].model
+    tuned = ComponentTuning(instances=3, threads=1, streams=2, max_batch=4)
+    tuning = Tuning(app=release.app, components={"pipeline": tuned})
+    model = release.components["pipeline"].model
     before = (tmp_path / "repository" / model / "config.pbtxt").read_bytes()
     with serve(tmp_path / "repository", ports=Ports.free(), tunings=[tuning]) as server:
         # It is ready: golden samples came back as PyTorch answers them.
@@ -101,10 +117,9 @@ def test_a_server_runs_with_it_and_the_repository_stays(tmp_path: Path) -> None:
         control = ModelControl(server.grpc_url)
         loaded = control.config(model)
         control.close()
-        assert loaded.instance_group[0].count == 2
+        assert loaded.instance_group[0].count == 3
         assert json.loads(loaded.parameters["spec"].string_value)["streams"] == 2
-        stubs = len(server.pids) - 1
-        assert stubs == len(release.components) + 1
+        assert len(server.pids) == 1 + 3
     assert (tmp_path / "repository" / model / "config.pbtxt").read_bytes() == before
     other = Tuning(app="other", components={})
     with pytest.raises(TuningError, match=f"for app other, and served are: {release.app}"):

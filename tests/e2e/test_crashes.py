@@ -23,6 +23,7 @@ import pytest
 from tests.e2e.conftest import TARGET, Fold
 from tests.support.pictures import png
 from tritium_client import Client, InvalidInput, ServerUnavailable
+from tritium_client.contract import Role
 from tritium_deploy import Ports, Server, serve
 from tritium_deploy.server import ServeOptions
 from tritium_deploy.watch import WatchOptions
@@ -30,6 +31,10 @@ from tritium_deploy.watch import WatchOptions
 pytestmark = pytest.mark.e2e
 
 KILLS = 40 if os.environ.get("TRITIUM_TEST_FULL") else 6
+STUBS: tuple[Role, ...] = (
+    ("image_decoder", "text_tokenizer") if TARGET == "tensorrt" else ("pipeline",)
+)
+"""Components with a process of their own; a plan runs inside tritonserver."""
 HEALED_WITHIN_S = 5.0
 CALLERS = 6
 
@@ -88,31 +93,30 @@ def ready(server: Server) -> bool:
 
 
 def stub_pid(server: Server, component: str) -> int:
-    for pid in server.pids[1:]:
+    # The last one: those of before a heal end a moment after it.
+    for pid in reversed(server.pids[1:]):
         if component in " ".join(psutil.Process(pid).cmdline()):
             return pid
     raise AssertionError(f"no stub of {component}")
 
 
-@pytest.mark.parametrize(
-    "role", ["image_encoder", "text_encoder", "image_decoder", "text_tokenizer", "fusion_head"]
-)
+@pytest.mark.parametrize("role", STUBS)
 def test_a_killed_stub_is_healed_under_load(
-    doomed: Server, folds: tuple[Fold, ...], seen_not_ready: Counter[str], role: str
+    doomed: Server, folds: tuple[Fold, ...], seen_not_ready: Counter[str], role: Role
 ) -> None:
-    if TARGET == "tensorrt" and role not in ("text_tokenizer", "image_decoder"):
-        pytest.skip("a plan runs inside tritonserver and has no stub")
-    component = folds[0].release.components[role].model  # type: ignore[index]
+    component = folds[0].release.loaded[role].model
     image = folds[0].bundle.golden[0].image
     expected = folds[0].bundle.golden[0]
     with load(doomed, image), Client(doomed.grpc_url, app="openmoji") as client:
-        for _ in range(max(1, KILLS // 5)):
+        for _ in range(max(1, KILLS // len(STUBS))):
             heals = doomed.apps[0].heals
             os.kill(stub_pid(doomed, component), signal.SIGKILL)
             killed = time.monotonic()
             while doomed.apps[0].heals == heals or not ready(doomed):
                 seen_not_ready[role] += not ready(doomed)
                 assert time.monotonic() - killed < HEALED_WITHIN_S, "it was not healed in time"
+                time.sleep(0.02)  # the cores are the healer's
+            print(f"{role} healed after {time.monotonic() - killed:.1f} s")
             left = HEALED_WITHIN_S - (time.monotonic() - killed)
             answer = client.classify(text=expected.text, image=image, timeout_s=left)
             assert answer.label == expected.answer

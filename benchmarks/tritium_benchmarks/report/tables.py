@@ -154,8 +154,9 @@ def breakdown(record: RunRecord) -> Table:
         "Where the time goes, milliseconds for each request",
         headings,
         tuple(rows),
-        "Triton's statistics. `whole` is the entry point with all its steps; text_tokenizer "
-        "tokenises, image_decoder decodes; batch: requests answered by one execution.",
+        "Triton's statistics. `whole` is the entry point with all its steps, `pipeline` the "
+        "process that runs them; text_tokenizer tokenises, image_decoder decodes; batch: requests "
+        "answered by one execution. A request alone has text and picture read side by side.",
         words=(0, 1),
     )
 

@@ -16,7 +16,7 @@ from tritium_benchmarks.perf_analyzer.input_data import write_input_data
 from tritium_benchmarks.perf_analyzer.install import find_perf_analyzer
 from tritium_benchmarks.planning import live_release_of
 from tritium_benchmarks.tune.search import Found, Score, search
-from tritium_benchmarks.tune.serving import setting_of, trials
+from tritium_benchmarks.tune.serving import start_of, trials
 from tritium_benchmarks.workload import Workload
 from tritium_client.contract import MODALITIES
 from tritium_deploy.tuning import Tuning, write_tuning
@@ -66,7 +66,8 @@ def tune(options: TuneOptions, path: Path, on_trial: OnTrial = lambda *_: None) 
     subject = Subject(
         options.app, options.repository, options.bundle or Path("bundles") / options.app, Path()
     )
-    start = setting_of(options.repository, release)
+    cores = len(os.sched_getaffinity(0))
+    start = start_of(release, options.repository, cores)
     with tempfile.TemporaryDirectory(prefix="tritium-tune-") as folder:
         data = write_input_data(both, Path(folder) / "input.json")
         with trials(
@@ -77,7 +78,7 @@ def tune(options: TuneOptions, path: Path, on_trial: OnTrial = lambda *_: None) 
                 trial,
                 start,
                 budget_s=options.budget_s,
-                cores=len(os.sched_getaffinity(0)),
+                cores=cores,
                 on_trial=on_trial,
             )
     write_tuning(_tuning(options, found), path)

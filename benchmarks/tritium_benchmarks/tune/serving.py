@@ -11,41 +11,40 @@ from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Subject, running
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.perf_analyzer import measure as perf_analyzer
 from tritium_benchmarks.tune.search import Score, Trial
-from tritium_benchmarks.tune.space import ENCODERS, Setting
+from tritium_benchmarks.tune.space import Setting
 from tritium_builders.release import Release
 from tritium_client import contract
 from tritium_client.contract import Role
 from tritium_deploy.control import ModelControl
 from tritium_deploy.live import read_config
-from tritium_deploy.tuning import tuned_configs
+from tritium_deploy.tuning import machine_tuning, tuned_configs
 
 LOAD_TIMEOUT_S = 120.0
 
 
-def setting_of(repository: Path, release: Release) -> Setting:
-    """What a release has; its encoders may differ, then the text encoder's is the start.
+def start_of(release: Release, repository: Path, cores: int) -> Setting:
+    """How `serve` runs a release where nobody has tuned it.
 
     Raises:
-        BenchmarkError: its engines do not run in the Python backend.
+        BenchmarkError: the release has no pipeline.
     """
-    config = read_config(repository, release.components["text_encoder"].model)
-    spec = json.loads(config.parameters["spec"].string_value or "{}")
-    if "threads" not in spec:
+    if "pipeline" not in release.loaded:
         raise BenchmarkError(
-            f"{release.app} release {release.number} is built for {release.target}, and tune knows "
-            "engines on the CPU; Model Analyzer tunes plans (docs/benchmarks.md)"
+            f"{release.app} release {release.number} has no pipeline to tune: it is for TensorRT, "
+            "which Model Analyzer tunes (docs/benchmarks.md), or an older Tritium built it, and "
+            "`tritium build` makes one that has"
         )
-    if "streams" not in spec:
-        raise BenchmarkError(
-            f"{release.app} release {release.number} was built by an older Tritium, whose engines "
-            "have no streams; run `tritium build` again"
-        )
+    config = read_config(repository, release.loaded["pipeline"].model)
+    default = machine_tuning(release.app, cores, alone=True)
+    default.components["pipeline"].apply(config, "pipeline")
+    spec = json.loads(config.parameters["spec"].string_value)
     return Setting(
         instances=config.instance_group[0].count,
         threads=spec["threads"],
         streams=spec["streams"],
         max_batch=spec["max_batch"],
         max_queue_delay_us=config.dynamic_batching.max_queue_delay_microseconds,
+        pin=spec["pin"],
     )
 
 
@@ -69,16 +68,14 @@ def trials(
         seconds: Of each measurement.
         p99_ms: Bound of p99; None for none.
     """
-    models: dict[Role, str] = {
-        role: component.model for role, component in release.components.items()
-    }
+    models: dict[Role, str] = {role: component.model for role, component in release.loaded.items()}
     entry_point = contract.entry_point(subject.app, "classify", contract.MODALITIES)
     with running(CONTENDERS[TRITIUM], subject) as server:
         control = ModelControl(server.url)
 
         def apply(setting: Setting) -> None:
             configs = tuned_configs(
-                setting.tuning(subject.app, ENCODERS),
+                setting.tuning(subject.app),
                 models,
                 lambda model: read_config(subject.repository, model),
             )

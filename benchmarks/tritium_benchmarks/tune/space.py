@@ -1,4 +1,4 @@
-"""What `tritium bench tune` tries: settings of the encoders, one question after the other.
+"""What `tritium bench tune` tries: settings of the pipeline, one question after the other.
 
 Trying every combination would take hours. The questions are asked in the order of what they are
 worth; each starts from the best answer so far.
@@ -6,20 +6,18 @@ worth; each starts from the best answer so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tritium_client.contract import Role
 from tritium_deploy.tuning import ComponentTuning, Tuning
 
-ENCODERS: tuple[Role, ...] = ("text_encoder", "image_encoder")
 BATCHES = (1, 4, 8, 16, 32)
 DELAYS_US = (0, 1000, 4000)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How both encoders run."""
+    """How a release's pipeline runs."""
 
     instances: int
     threads: int
@@ -27,6 +25,7 @@ class Setting:
     streams: int
     max_batch: int
     max_queue_delay_us: int
+    pin: bool
 
     def __str__(self) -> str:
         """For people, on one line."""
@@ -34,18 +33,20 @@ class Setting:
         return (
             f"{self.instances} x {self.streams} streams x {threads} threads, "
             f"batch {self.max_batch}, delay {self.max_queue_delay_us} us"
+            f"{', pinned' if self.pin else ''}"
         )
 
-    def tuning(self, app: str, roles: Sequence[Role] = ENCODERS) -> Tuning:
+    def tuning(self, app: str) -> Tuning:
         """As what `serve` takes."""
-        component = ComponentTuning(
+        pipeline = ComponentTuning(
             instances=self.instances,
             threads=self.threads,
             streams=self.streams,
             max_batch=self.max_batch,
             max_queue_delay_us=self.max_queue_delay_us,
+            pin=self.pin,
         )
-        return Tuning(app=app, components=dict.fromkeys(roles, component))
+        return Tuning(app=app, components={"pipeline": pipeline})
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def questions(cores: int) -> list[Question]:
     """
     return [
         Question("instances, streams and threads", lambda best: _layouts(best, cores)),
+        Question("cores", lambda best: [replace(best, pin=pin) for pin in (False, True)]),
         Question("batch", lambda best: [replace(best, max_batch=batch) for batch in BATCHES]),
         Question(
             "queue delay",

@@ -146,14 +146,16 @@ class ImageDecoder:
 
     Args:
         folder: The component's version folder (not used; every servable takes it).
-        spec: `ImagePreprocessing.servable_spec()`.
+        spec: `ImagePreprocessing.servable_spec()`, and `threads` that decode side by side where
+            they are not to be all that this process may use.
     """
 
     def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
         del folder
         self._spec = spec
+        threads = spec.get("threads") or len(os.sched_getaffinity(0))
         # Pillow releases the GIL while it decodes and resizes.
-        self._pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
         """Answer every request on its own.
@@ -165,8 +167,8 @@ class ImageDecoder:
         Returns:
             For each request `pixels`, UINT8 [N, height, width, 3], or why it was refused.
         """
-        if len(requests) == 1:
-            return [self._answer(requests[0])]
+        if len(requests) == 1 or self._pool is None:
+            return [self._answer(request) for request in requests]
         return list(self._pool.map(self._answer, requests))
 
     def _answer(self, request: Tensors) -> Tensors | Exception:
