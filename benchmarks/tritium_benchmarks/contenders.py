@@ -124,7 +124,7 @@ class Running:
     url: str
     """host:port."""
     step_metrics_url: str | None = None
-    """Where a pipeline's steps are counted, if that is known."""
+    """Where the steps of `encoders` are counted, if that is known."""
     process: psutil.Process | None = field(default=None, repr=False)
     """None for a server that somebody else started."""
 

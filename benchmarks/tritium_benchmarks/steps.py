@@ -2,8 +2,8 @@
 
 Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md.
 A step of an ensemble is a model; what it says is summed over requests, so differences of sums over
-differences of counts are means per request. A pipeline is one model with all steps in it: it counts
-them itself, for the server's own /metrics.
+differences of counts are means per request. The component `encoders` has several steps in it: it
+counts them itself, for the server's own /metrics.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Sums:
     """`infer` counts every execution once, and not for each of its requests."""
 
 
-PIPELINE = "pipeline"
+ENCODERS = "encoders"
 STEP_METRIC = re.compile(
     r'^tritium_step_(requests|executions|seconds)_total\{model="([^"]+)",step="(\w+)"\} (\S+)$',
     re.MULTILINE,
 )
-"""As the servable of a pipeline names and labels them."""
+"""As the servable `encoders` names and labels them."""
 
 
 def step_models(release: Release) -> dict[str, str]:
@@ -71,7 +71,7 @@ def read_sums(
     Args:
         url: host:port of gRPC.
         models: Step -> model name.
-        metrics_url: Where a pipeline's steps are counted; None to leave them out.
+        metrics_url: Where the steps inside `encoders` are counted; None to leave them out.
 
     Raises:
         BenchmarkError: Triton does not say.
@@ -95,13 +95,13 @@ def read_sums(
                 infer=done.compute_infer.ns,
                 output=done.compute_output.ns,
             )
-    if PIPELINE in found and metrics_url is not None:
-        found |= _pipeline_steps(metrics_url)
+    if ENCODERS in found and metrics_url is not None:
+        found |= _encoders_steps(metrics_url)
     return found
 
 
-def _pipeline_steps(metrics_url: str) -> dict[str, Sums]:
-    """The steps of one server's pipelines; several apps' are not told apart by this benchmark."""
+def _encoders_steps(metrics_url: str) -> dict[str, Sums]:
+    """The steps inside one server's `encoders`; several apps' are not told apart here."""
     try:
         with urllib.request.urlopen(metrics_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - ours
             text = answer.read().decode()

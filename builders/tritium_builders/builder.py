@@ -18,8 +18,8 @@ from tritium_builders.choose import choose
 from tritium_builders.compile import COMPILERS
 from tritium_builders.components import (
     StagedComponent,
+    stage_encoders,
     stage_engines,
-    stage_pipeline,
     stage_readers,
 )
 from tritium_builders.errors import CompileError, PublishError, needs
@@ -154,7 +154,7 @@ def _make_for_cpu(
 ) -> Made:
     """Make the components of a release that runs in Triton's Python backend.
 
-    Of several targets the one whose pipeline is faster here.
+    Of several targets the one whose encoders are faster here.
     """
     graphs = write_graphs(bundle, staging, lambda role: progress("export", role))
     candidates = {}
@@ -165,7 +165,7 @@ def _make_for_cpu(
     choice, target = None, targets[0]
     if len(targets) > 1:
         loaders = {
-            name: partial(_load_instance, staged["pipeline"]) for name, staged in candidates.items()
+            name: partial(_load_instance, staged["encoders"]) for name, staged in candidates.items()
         }
         choice = choose(bundle, loaders, lambda name: progress("measure", name))
         target = choice.target
@@ -185,12 +185,12 @@ def _stage_for_cpu(
         **stage_readers(bundle, staging),
         **stage_engines(bundle, graphs, target, staging, lambda role: progress("compile", role)),
     }
-    staged["pipeline"] = stage_pipeline(bundle, staged, staging)
+    staged["encoders"] = stage_encoders(bundle, staged, staging)
     return staged
 
 
-def _load_instance(pipeline: StagedComponent, threads: int) -> Callable[..., Any]:
-    return pipeline.load(threads=threads)
+def _load_instance(encoders: StagedComponent, threads: int) -> Callable[..., Any]:
+    return encoders.load(threads=threads)
 
 
 def _tools(targets: Sequence[Target], machine: BuildMachine | None) -> dict[str, str]:

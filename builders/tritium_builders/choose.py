@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tritium_builders.bundle import Bundle
-from tritium_builders.configs import PIPELINE_BATCH, share_cores_out
+from tritium_builders.configs import ENCODERS_BATCH, share_cores_out
 from tritium_builders.release import RuntimeChoice, Target
 from tritium_builders.samples import raw_request
 
@@ -27,28 +27,28 @@ def choose(
     load: Mapping[Target, Callable[[int], Servable]],
     progress: Callable[[str], None] = lambda _: None,
 ) -> RuntimeChoice:
-    """Measure pipelines in turns, as one instance of a server would run them.
+    """Measure the encoders in turns, as one instance of a server would run them.
 
     Args:
         bundle: Whose golden samples are asked, with every modality, in full batches.
-        load: Target -> what loads its pipeline with so many threads; the first one wins a tie.
+        load: Target -> what loads its encoders with so many threads; the first one wins a tie.
         progress: Told the target that is loaded.
     """
     _, threads = share_cores_out(len(os.sched_getaffinity(0)))
-    pipelines = {}
+    loaded = {}
     for target, load_one in load.items():
         progress(target)
-        pipelines[target] = load_one(threads)
+        loaded[target] = load_one(threads)
     samples = itertools.cycle(bundle.golden)
     given = bundle.manifest.modalities
     batches = [
-        [raw_request(sample, given) for sample in itertools.islice(samples, PIPELINE_BATCH)]
-        for _ in range(-(-len(bundle.golden) // PIPELINE_BATCH))
+        [raw_request(sample, given) for sample in itertools.islice(samples, ENCODERS_BATCH)]
+        for _ in range(-(-len(bundle.golden) // ENCODERS_BATCH))
     ]
-    rates: dict[Target, list[float]] = {target: [] for target in pipelines}
+    rates: dict[Target, list[float]] = {target: [] for target in loaded}
     for number in range(ROUNDS + 1):
-        for target, pipeline in pipelines.items():
-            rate = _answers_per_second(pipeline, batches)
+        for target, servable in loaded.items():
+            rate = _answers_per_second(servable, batches)
             if number:  # the first turn warms up
                 rates[target].append(rate)
     return decide({target: statistics.median(found) for target, found in rates.items()}, threads)
@@ -66,10 +66,10 @@ def decide(per_second: Mapping[Target, float], threads: int) -> RuntimeChoice:
     )
 
 
-def _answers_per_second(pipeline: Servable, batches: Sequence[Sequence[dict[str, Any]]]) -> float:
+def _answers_per_second(servable: Servable, batches: Sequence[Sequence[dict[str, Any]]]) -> float:
     answered, began = 0, time.perf_counter()
     for batch in itertools.cycle(batches):
-        answered += len(pipeline(batch))
+        answered += len(servable(batch))
         spent = time.perf_counter() - began
         if spent >= ROUND_S:
             return answered / spent

@@ -29,8 +29,8 @@ from tritium_builders.configs import (
     MAX_BATCH,
     component_config,
     component_graphs,
+    encoders_config,
     engine_spec,
-    pipeline_config,
     to_pbtxt,
 )
 from tritium_builders.release import PublishedComponent, PublishedFile, Target
@@ -40,10 +40,12 @@ from tritium_client.contract import Role
 CONFIG = "config.pbtxt"
 VERSION = "1"
 READERS: tuple[Role, ...] = ("text_tokenizer", "image_decoder")
+ENCODED_BY: tuple[Role, ...] = (*READERS, "text_encoder", "image_encoder")
+"""What the component `encoders` runs."""
 SERVABLES: dict[Role, tuple[str, str]] = {
     "text_tokenizer": ("text_tokenizer", "TextTokenizer"),
     "image_decoder": ("image_decoder", "ImageDecoder"),
-    "pipeline": ("pipeline", "Pipeline"),
+    "encoders": ("encoders", "Encoders"),
 }
 """Role -> module of `servables` and its class; every other role is an engine."""
 ENGINE = ("engine", "Engine")
@@ -172,18 +174,18 @@ def stage_engines(
     return staged
 
 
-def stage_pipeline(
+def stage_encoders(
     bundle: Bundle, staged: Mapping[Role, StagedComponent], staging: Path
 ) -> StagedComponent:
-    """Write the component that runs all the others in one process.
+    """Write the component that runs the readers and the encoders in one process.
 
     Args:
         bundle: The bundle.
-        staged: The others.
+        staged: These, and perhaps others.
         staging: The folder that they lie in.
     """
-    folder = component_folder(staging, "pipeline")
-    write_servable(SERVABLES["pipeline"][0], folder)
+    folder = component_folder(staging, "encoders")
+    write_servable(SERVABLES["encoders"][0], folder)
     steps: dict[Role, dict[str, Any]] = {
         role: {
             "model": component.model,
@@ -191,9 +193,10 @@ def stage_pipeline(
             "spec": component.spec(),
         }
         for role, component in staged.items()
+        if role in ENCODED_BY
     }
-    config = pipeline_config(bundle.manifest, steps)
-    return finish_component(bundle.manifest.app, "pipeline", config, folder)
+    config = encoders_config(bundle.manifest, steps)
+    return finish_component(bundle.manifest.app, "encoders", config, folder)
 
 
 def component_folder(staging: Path, role: Role) -> Path:

@@ -23,10 +23,10 @@ from tritium_client.contract import Modality, Role
 
 MAX_BATCH = 32
 """Requests that one execution of a component may answer."""
-PIPELINE_BATCH = 8
-"""Requests that one engine call of a pipeline answers: twice as many took as long for each."""
+ENCODERS_BATCH = 8
+"""Requests that one engine call of `encoders` answers: twice as many took as long for each."""
 MAX_INSTANCES = 8
-"""Of a pipeline: each holds the model once."""
+"""Of `encoders`: each holds the model once."""
 PACKING_WASTE = 0.25
 """The largest share of a text batch's tokens that may be padding."""
 
@@ -162,37 +162,42 @@ def component_config(
 
 
 def share_cores_out(cores: int) -> tuple[int, int]:
-    """How a pipeline runs on so many cores: its instances, and the threads of each."""
+    """How `encoders` runs on so many cores: its instances, and the threads of each."""
     instances = min(cores, MAX_INSTANCES)
     return instances, cores // instances
 
 
-def pipeline_config(
+def encoders_config(
     manifest: BundleManifest, steps: Mapping[Role, Mapping[str, Any]], max_batch: int = MAX_BATCH
 ) -> pb.ModelConfig:
-    """Configure the component that runs all the others in one process.
+    """Configure the component that runs the readers and the encoders in one process.
 
     Args:
         manifest: The bundle's.
         steps: Role -> its `model`, the `servable` that is its class, and its own `spec`.
         max_batch: Requests that one execution may answer.
     """
-    inputs = (TensorSpec(contract.TEXT, (1,)), TensorSpec(contract.IMAGE, (1,)))
-    graph = ComponentGraph(
-        "pipeline", (), (TensorSpec(contract.PROBABILITIES, (len(manifest.labels),)),), inputs
-    )
+    graph = _encoders_graph(manifest)
     spec = {
         "threads": 0,
         "streams": 1,
-        "max_batch": PIPELINE_BATCH,
+        "max_batch": ENCODERS_BATCH,
         "pin": False,
         "steps": steps,
-        "heads": {",".join(given): head_role(given) for given in manifest.entry_points},
     }
     config = component_config(graph, spec, max_batch)
     # What is over goes to another instance, which has a core of its own.
-    config.dynamic_batching.preferred_batch_size.append(PIPELINE_BATCH)
+    config.dynamic_batching.preferred_batch_size.append(ENCODERS_BATCH)
     return config
+
+
+def _encoders_graph(manifest: BundleManifest) -> ComponentGraph:
+    """From raw inputs to everything that a head reads."""
+    graphs = component_graphs(manifest)
+    heads = (graphs[head_role(given)] for given in manifest.entry_points)
+    read = dict.fromkeys(tensor for head in heads for tensor in head.inputs)
+    inputs = (TensorSpec(contract.TEXT, (1,)), TensorSpec(contract.IMAGE, (1,)))
+    return ComponentGraph("encoders", (), tuple(read), inputs)
 
 
 def release_ensemble(
@@ -218,16 +223,14 @@ def release_ensemble(
     graphs = component_graphs(manifest)
     config = _entry_point(manifest, number, given, target, precision, max_batch)
     config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
-    if "pipeline" in components:
-        step = config.ensemble_scheduling.step.add(
-            model_name=components["pipeline"], model_version=1
-        )
-        for tensor in _entry_inputs(given):
-            step.input_map[tensor.name] = tensor.name
-        step.output_map[contract.PROBABILITIES] = contract.PROBABILITIES
-        return config
-    chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
-    for graph in [*chain, graphs[head_role(given)]]:
+    head = graphs[head_role(given)]
+    if "encoders" in components:
+        inputs = tuple(_entry_inputs(given))
+        # Of its outputs those that this head reads: the others' modality may be absent.
+        chain = [ComponentGraph("encoders", inputs, head.inputs)]
+    else:
+        chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
+    for graph in [*chain, head]:
         step = config.ensemble_scheduling.step.add(
             model_name=components[graph.role], model_version=1
         )

@@ -25,7 +25,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.components import CONFIG, VERSION
 from tritium_builders.errors import CompileError, TritiumError
-from tritium_builders.pipelines import inner_ensembles
+from tritium_builders.inside import inner_ensembles
 from tritium_builders.release import PlanRecord
 from tritium_builders.tensorrt.configs import PLAN, RECORD
 from tritium_builders.tensorrt.profiles import Profile, check_profiles, covers
@@ -128,7 +128,7 @@ def lint_repository(repository: Path) -> Lint:
 
 
 def _inside(model: _Model, models: _Models) -> list[_Model]:
-    """A pipeline's steps have to fit each other as an ensemble's."""
+    """The steps inside a component of encoders have to fit each other as an ensemble's."""
     configs = {name: one.config for name, one in models.items() if one is not None}
     return [
         replace(model, config=inner, profiles=(), plan_problem="")

@@ -96,8 +96,8 @@ class _Gate:
         ]
         for given in manifest.entry_points:
             self._compare_answers(head_role(given), given, available)
-        if "pipeline" in self.servables:
-            self._compare_pipeline()
+        if "encoders" in self.servables:
+            self._compare_encoders()
         return ParityReport(tolerance=self.tolerance, stages=self.stages)
 
     def _run(
@@ -232,12 +232,14 @@ class _Gate:
         )
         self._record(stage, output, max(relative), min(cosines))
 
-    def _compare_pipeline(self) -> None:
-        """From raw inputs to answers in one process, with every set of modalities."""
-        pipeline = self.servables["pipeline"]()
+    def _compare_encoders(self) -> None:
+        """From raw inputs on, every set of modalities, as one process reads and encodes them."""
+        encoders = self.servables["encoders"]()
         for given in self.bundle.manifest.entry_points:
             requests = [raw_request(sample, given) for sample in self.bundle.golden]
-            self._compare_answers("pipeline", given, requests, pipeline)
+            features = self._run("encoders", requests, servable=encoders)
+            head = self.servables[head_role(given)]()
+            self._compare_answers("encoders", given, features, head)
 
     def _compare_answers(
         self,

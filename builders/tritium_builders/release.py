@@ -182,10 +182,14 @@ class Release(Record):
 
     @property
     def loaded(self) -> dict[Role, PublishedComponent]:
-        """The components that Triton loads: on a CPU the pipeline alone, which runs the others."""
-        if "pipeline" in self.components:
-            return {"pipeline": self.components["pipeline"]}
-        return self.components
+        """The components that Triton loads: on a CPU `encoders`, which runs others, and heads."""
+        if "encoders" not in self.components:
+            return self.components
+        return {
+            role: component
+            for role, component in self.components.items()
+            if role == "encoders" or role.startswith("fusion_head")
+        }
 
     @property
     def version_compatible(self) -> bool:

@@ -88,10 +88,10 @@ Role = Literal[
     "fusion_head",
     "fusion_head_text",
     "fusion_head_image",
-    "pipeline",
+    "encoders",
 ]
 """What a component does in the graph. `fusion_head_text` is the head with the image absent;
-`pipeline` runs all the others in one process, on a CPU."""
+`encoders` runs the readers and both encoders in one process, on a CPU."""
 ROLES: tuple[Role, ...] = get_args(Role)
 
 APP_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")

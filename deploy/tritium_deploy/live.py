@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -87,7 +88,7 @@ def load_live_apps(
 
 
 def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -> list[LiveApp]:
-    """Lay tunings over the apps that they are for; a pipeline without one gets the machine's.
+    """Lay the machine's tuning over apps that can be shared out, and tuning files over that.
 
     Raises:
         TuningError: a tuning is for an app that is not served, or does not fit its release; or
@@ -97,20 +98,20 @@ def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -
     twice = {name for name, count in Counter(one.app for one in tunings).items() if count > 1}
     if twice:
         raise TuningError(f"app {min(twice)} has two tuning files; give --tuning once for each app")
-    tuned = {tuning.app for tuning in tunings}
+    cores = len(os.sched_getaffinity(0))
     defaults = [
-        machine_tuning(app.name, len(os.sched_getaffinity(0)), alone=len(live) == 1)
+        machine_tuning(app.name, app.release.loaded, cores, alone=len(live) == 1)
         for app in live
-        if app.name not in tuned and "pipeline" in app.release.loaded
+        if "encoders" in app.release.loaded
     ]
-    for tuning in (*tunings, *defaults):
+    for tuning in (*defaults, *tunings):
         if tuning.app not in apps:
             raise TuningError(
                 f"the tuning is for app {tuning.app}, and served are: {', '.join(apps)}"
             )
         app = apps[tuning.app]
         models = {role: component.model for role, component in app.release.loaded.items()}
-        configs = tuned_configs(tuning, models, lambda model: read_config(repository, model))
+        configs = tuned_configs(tuning, models, partial(_configured, app, repository))
         instances = {
             model: config.instance_group[0].count
             for model, config in configs.items()
@@ -120,6 +121,10 @@ def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -
             app, configs={**app.configs, **configs}, instances={**app.instances, **instances}
         )
     return list(apps.values())
+
+
+def _configured(app: LiveApp, repository: Path, model: str) -> Any:
+    return app.configs.get(model) or read_config(repository, model)
 
 
 def _load(

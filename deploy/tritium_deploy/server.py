@@ -170,7 +170,7 @@ class Server:
 
     @property
     def step_metrics_url(self) -> str:
-        """What the steps of pipelines have done, in Prometheus' text format."""
+        """What the steps of apps' `encoders` have done, in Prometheus' text format."""
         return f"http://{self._address}:{self.ports.ready}/metrics"
 
     @property

@@ -1,4 +1,4 @@
-"""What the steps of every pipeline have done so far, in Prometheus' text format.
+"""What the steps inside every component `encoders` have done so far, in Prometheus' text format.
 
 The stubs keep their counters in files, prometheus_client's multiprocess mode
 (https://prometheus.github.io/client_python/multiprocess/). What a stub had counted when it died

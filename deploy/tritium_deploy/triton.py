@@ -115,7 +115,7 @@ class Triton:
         return stubs
 
     def step_metrics(self) -> bytes:
-        """What its pipelines' steps have done so far, in Prometheus' text format."""
+        """What the steps of its apps' `encoders` have done so far, in Prometheus' text format."""
         return step_metrics.exposition(self._folder.counts)
 
     def forget(self, stub: Stub) -> None:

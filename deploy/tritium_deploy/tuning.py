@@ -10,7 +10,7 @@ loaded, and changes neither what is answered nor any file of the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ class _Strict(BaseModel):
 
 
 class ComponentTuning(_Strict):
-    """How one component runs; what is left out stays as the release has it."""
+    """How one component runs; what is left out stays as it is without a tuning file."""
 
     instances: Annotated[int, Field(ge=1, le=64)] | None = None
     """Processes (Python backend) or execution contexts (TensorRT)."""
@@ -41,7 +41,7 @@ class ComponentTuning(_Strict):
     max_batch: AtLeastOne | None = None
     """Requests that one engine call answers at most."""
     pin: bool | None = None
-    """Of a pipeline: its instances share the cores out and keep to theirs."""
+    """Of `encoders`: its instances share the cores out and keep to theirs."""
     max_queue_delay_us: Annotated[int, Field(ge=0)] | None = None
     """Microseconds that a request may wait for others to share its batch."""
 
@@ -86,25 +86,25 @@ class Tuning(_Strict):
     """What it was found with: machine, release, figures. For people; not read again."""
 
 
-def machine_tuning(app: str, cores: int, *, alone: bool) -> Tuning:
-    """How a pipeline runs where nobody has tuned it: an instance for each core, up to eight.
+def machine_tuning(app: str, roles: Iterable[Role], cores: int, *, alone: bool) -> Tuning:
+    """How an app with `encoders` runs where nobody has tuned it: an instance for each core.
 
-    Instances with few threads answer more than one with many, and each holds the model once.
+    At most eight: instances with few threads answer more than one with many, and each holds the
+    model once.
 
     Args:
         app: The app.
+        roles: Of its loaded components.
         cores: That the server may use.
         alone: Whether no other app is served: only then do instances keep to their cores.
     """
     instances, threads = share_cores_out(cores)
-    return Tuning(
-        app=app,
-        components={
-            "pipeline": ComponentTuning(
-                instances=instances, threads=threads, pin=alone and cores > 1
-            )
-        },
-    )
+    encoders = ComponentTuning(instances=instances, threads=threads, pin=alone and cores > 1)
+    # A head's work is over before a second thread of it would have a core.
+    heads: dict[Role, ComponentTuning] = {
+        role: ComponentTuning(threads=threads) for role in roles if role != "encoders"
+    }
+    return Tuning(app=app, components={"encoders": encoders, **heads})
 
 
 def read_tuning(path: Path) -> Tuning:

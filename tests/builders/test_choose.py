@@ -24,7 +24,7 @@ def test_another_runtime_has_to_lead_by_more_than_noise(first: float, other: flo
     assert (choice.target == "onnxruntime") == (other > LEAD * first)
 
 
-def test_the_faster_pipeline_is_found(custom: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_runtime_is_found(custom: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "ROUND_S", 0.02)
     asked: list[tuple[Target, int]] = []
 

@@ -12,12 +12,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.bundle_schema import BundleManifest
+from tritium_builders.components import ENCODED_BY
 from tritium_builders.configs import (
     alias_ensemble,
     component_config,
     component_graphs,
+    encoders_config,
     engine_spec,
-    pipeline_config,
     release_ensemble,
     to_pbtxt,
 )
@@ -80,21 +81,22 @@ def configs() -> dict[str, pb.ModelConfig]:
     found["release_sequence"] = release_ensemble(
         SEQUENCE, 3, ["text", "image"], COMPONENTS, "onnxruntime", "fp32"
     )
-    return found | pipeline_configs() | tensorrt_configs()
+    return found | encoders_configs() | tensorrt_configs()
 
 
-def pipeline_configs() -> dict[str, pb.ModelConfig]:
-    """On a CPU: one component runs the others, and an entry point is one step."""
+def encoders_configs() -> dict[str, pb.ModelConfig]:
+    """On a CPU: one component reads and encodes, and an entry point is that and a head."""
     steps: dict[Role, dict[str, object]] = {
         role: {"model": name, "servable": "Engine", "spec": {"stage": role}}
         for role, name in COMPONENTS.items()
+        if role in ENCODED_BY
     }
-    name = "demo_pipeline_0123456789ab"
-    found = {"pipeline": named(pipeline_config(manifest(), steps), name)}
+    name = "demo_encoders_0123456789ab"
+    found = {"encoders": named(encoders_config(manifest(), steps), name)}
     entry_points: list[list[contract.Modality]] = [["text", "image"], ["text"]]
-    components: dict[Role, str] = {**COMPONENTS, "pipeline": name}
+    components: dict[Role, str] = {**COMPONENTS, "encoders": name}
     for given in entry_points:
-        found[f"release_pipeline_{'_'.join(given)}"] = release_ensemble(
+        found[f"release_encoders_{'_'.join(given)}"] = release_ensemble(
             manifest(), 3, given, components, "openvino", "fp32"
         )
     return found
@@ -165,12 +167,13 @@ def test_tensors_agree_across_steps(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", [["text", "image"], ["text"]])
-def test_an_entry_point_of_a_pipeline_gives_it_what_the_caller_gave(given: list[str]) -> None:
-    (step,) = configs()[f"release_pipeline_{'_'.join(given)}"].ensemble_scheduling.step
-    pipeline = configs()["pipeline"]
-    assert step.model_name == pipeline.name
+def test_an_entry_point_gives_the_encoders_what_the_caller_gave(given: list[str]) -> None:
+    step, head = configs()[f"release_encoders_{'_'.join(given)}"].ensemble_scheduling.step
+    encoders = configs()["encoders"]
+    assert step.model_name == encoders.name
     assert set(step.input_map) == set(given)
-    assert all(tensor.optional for tensor in pipeline.input)
+    assert all(tensor.optional for tensor in encoders.input)
+    assert set(step.output_map) == set(head.input_map) == {f"{name}_features" for name in given}
 
 
 @pytest.mark.parametrize(("given", "other"), [("text", "image"), ("image", "text")])

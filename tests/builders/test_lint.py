@@ -318,7 +318,7 @@ CASES = {
 def test_what_is_published_has_no_finding(repository: str, request: pytest.FixtureRequest) -> None:
     found = lint_repository(request.getfixturevalue(repository))
     assert [str(finding) for finding in found.findings] == []
-    assert found.models == (7 + 3 + 3) + (repository == "built")  # the pipeline
+    assert found.models == (7 + 3 + 3) + (repository == "built")  # encoders
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -342,8 +342,8 @@ def test_a_feature_size_of_a_real_build_is_found(built: Path, tmp_path: Path) ->
     (encoder,) = (path.name for path in repository.glob("custom_image_encoder_*"))
     swap(encoder, "dims: 128", "dims: 127")(repository)
     found = lint_repository(repository).findings
-    (pipeline,) = (path.name for path in repository.glob("custom_pipeline_*"))
-    assert {(each.code, each.model) for each in found} == {("shape-mismatch", pipeline)}
+    (encoders,) = (path.name for path in repository.glob("custom_encoders_*"))
+    assert {(each.code, each.model) for each in found} == {("shape-mismatch", encoders)}
     assert "has dims [127]" in found[0].what
     assert "has [128]" in found[0].what
 

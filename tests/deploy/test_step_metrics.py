@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tritium_builders.servables import pipeline
+from tritium_builders.servables import encoders
 from tritium_deploy.step_metrics import VARIABLE, exposition
 
 COUNT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pipeline import step_metrics
+from encoders import step_metrics
 count = step_metrics({"text_encoder": {"model": "pets_text_encoder_1"}})
 for _ in range(3):
     count("text_encoder", 2, 0.5)
@@ -24,7 +24,7 @@ def count_in_another_process(folder: Path | None) -> None:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     if folder is not None:
         environment[VARIABLE] = str(folder)
-    servables = str(Path(pipeline.__file__).parent)
+    servables = str(Path(encoders.__file__).parent)
     subprocess.run([sys.executable, "-c", COUNT, servables], env=environment, check=True)
 
 

@@ -94,13 +94,17 @@ def test_what_does_not_fit_the_release_is_refused() -> None:
         tuned_configs(threads, models, lambda _: plain)
 
 
+ROLES: tuple[Role, ...] = ("encoders", "fusion_head", "fusion_head_text")
+
+
 def test_a_machine_s_cores_are_shared_out() -> None:
     for cores, instances, threads in ((1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (40, 8, 5)):
-        found = machine_tuning("demo", cores, alone=True).components["pipeline"]
+        found = machine_tuning("demo", ROLES, cores, alone=True).components["encoders"]
         assert (found.instances, found.threads) == (instances, threads)
         assert found.pin == (cores > 1)
+        assert machine_tuning("demo", ROLES, cores, alone=True).components.keys() == set(ROLES)
     # Two apps would both keep to the first cores, whoever of them has something to do.
-    assert not machine_tuning("demo", 8, alone=False).components["pipeline"].pin
+    assert not machine_tuning("demo", ROLES, 8, alone=False).components["encoders"].pin
 
 
 @pytest.mark.e2e
@@ -108,8 +112,8 @@ def test_a_server_runs_with_it_and_the_repository_stays(tmp_path: Path) -> None:
     bundle = custom_bundle(tmp_path / "bundle")
     release = build(bundle, repository=tmp_path / "repository", target="onnxruntime")
     tuned = ComponentTuning(instances=3, threads=1, streams=2, max_batch=4)
-    tuning = Tuning(app=release.app, components={"pipeline": tuned})
-    model = release.components["pipeline"].model
+    tuning = Tuning(app=release.app, components={"encoders": tuned})
+    model = release.components["encoders"].model
     before = (tmp_path / "repository" / model / "config.pbtxt").read_bytes()
     with serve(tmp_path / "repository", ports=Ports.free(), tunings=[tuning]) as server:
         # It is ready: golden samples came back as PyTorch answers them.
@@ -119,7 +123,7 @@ def test_a_server_runs_with_it_and_the_repository_stays(tmp_path: Path) -> None:
         control.close()
         assert loaded.instance_group[0].count == 3
         assert json.loads(loaded.parameters["spec"].string_value)["streams"] == 2
-        assert len(server.pids) == 1 + 3
+        assert len(server.pids) == 1 + 3 + 3  # a head for each set of modalities
     assert (tmp_path / "repository" / model / "config.pbtxt").read_bytes() == before
     other = Tuning(app="other", components={})
     with pytest.raises(TuningError, match=f"for app other, and served are: {release.app}"):

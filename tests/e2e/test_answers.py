@@ -37,7 +37,7 @@ def raw(server: Server) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture
 def steps_loaded(raw: triton.InferenceServerClient, folds: Sequence[Fold]) -> Iterator[None]:
-    """Load the components that a pipeline runs inside as models of their own, too."""
+    """Load the components that `encoders` runs inside as models of their own, too."""
     release = folds[0].release
     models = [
         component.model
@@ -209,12 +209,12 @@ def test_an_absent_modalitys_encoder_never_runs(
     counter = rf'^tritium_step_executions_total{{model="{encoder}",step="image_encoder"}} (\d+)\.0$'
 
     def executions() -> int:
-        if "pipeline" not in folds[0].release.loaded:
+        if "encoders" not in folds[0].release.loaded:
             statistics = raw.get_inference_statistics(encoder).model_stats[0]
             return int(statistics.execution_count)
         with urllib.request.urlopen(server.step_metrics_url, timeout=5) as answer:
             found = re.search(counter, answer.read().decode(), re.MULTILINE)
-        assert found is not None, "the pipeline counts its steps"
+        assert found is not None, "it counts its steps"
         return int(found[1])
 
     before = executions()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.e2e
 
 KILLS = 40 if os.environ.get("TRITIUM_TEST_FULL") else 6
 STUBS: tuple[Role, ...] = (
-    ("image_decoder", "text_tokenizer") if TARGET == "tensorrt" else ("pipeline",)
+    ("image_decoder", "text_tokenizer") if TARGET == "tensorrt" else ("encoders", "fusion_head")
 )
 """Components with a process of their own; a plan runs inside tritonserver."""
 HEALED_WITHIN_S = 5.0

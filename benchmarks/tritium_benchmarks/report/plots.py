@@ -15,7 +15,7 @@ from tritium_benchmarks.contenders import LIMIT, TRITIUM
 from tritium_benchmarks.ratios import complete_repeats, loads, per_second, series
 from tritium_benchmarks.records import QUANTILES, Measurement, RunRecord
 from tritium_benchmarks.report.tables import mean_steps, outside
-from tritium_benchmarks.steps import PIPELINE, WHOLE
+from tritium_benchmarks.steps import ENCODERS, WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,13 +194,13 @@ def _stack(record: RunRecord, in_flight: int) -> dict[str, float]:
     steps = {line.step: line for line in mean_steps(record, in_flight)}
     whole = steps.pop(WHOLE, None)
     stack = {"waiting": sum(line.queue_ms for line in steps.values())}
-    pipeline = steps.pop(PIPELINE, None)
+    encoders = steps.pop(ENCODERS, None)
     for step, line in steps.items():
         stack[STEP_TITLES.get(step, step)] = line.total_ms - line.queue_ms
     if whole is not None:
-        # What a pipeline's queue took is in "waiting"; a request alone has two steps at a time.
+        # What the encoders' queue took is in "waiting"; a request alone has two steps at a time.
         known = sum(line.total_ms for line in steps.values())
-        known += 0.0 if pipeline is None else pipeline.queue_ms
+        known += 0.0 if encoders is None else encoders.queue_ms
         stack["between steps"] = max(whole.total_ms - known, 0.0)
     stack["client, network"] = outside(record, in_flight)
     return stack

@@ -154,9 +154,10 @@ def breakdown(record: RunRecord) -> Table:
         "Where the time goes, milliseconds for each request",
         headings,
         tuple(rows),
-        "Triton's statistics. `whole` is the entry point with all its steps, `pipeline` the "
-        "process that runs them; text_tokenizer tokenises, image_decoder decodes; batch: requests "
-        "answered by one execution. A request alone has text and picture read side by side.",
+        "Triton's statistics. `whole` is the entry point with all its steps, `encoders` the "
+        "process that tokenises (text_tokenizer), decodes (image_decoder) and encodes; batch: "
+        "requests answered by one execution. A request alone has text and picture read side by "
+        "side.",
         words=(0, 1),
     )
 

@@ -26,17 +26,17 @@ def start_of(release: Release, repository: Path, cores: int) -> Setting:
     """How `serve` runs a release where nobody has tuned it.
 
     Raises:
-        BenchmarkError: the release has no pipeline.
+        BenchmarkError: the release has no component `encoders`.
     """
-    if "pipeline" not in release.loaded:
+    if "encoders" not in release.loaded:
         raise BenchmarkError(
-            f"{release.app} release {release.number} has no pipeline to tune: it is for TensorRT, "
-            "which Model Analyzer tunes (docs/benchmarks.md), or an older Tritium built it, and "
-            "`tritium build` makes one that has"
+            f"{release.app} release {release.number} has no component `encoders` to tune: it is "
+            "for TensorRT, which Model Analyzer tunes (docs/benchmarks.md), or an older Tritium "
+            "built it, and `tritium build` makes one that has"
         )
-    config = read_config(repository, release.loaded["pipeline"].model)
-    default = machine_tuning(release.app, cores, alone=True)
-    default.components["pipeline"].apply(config, "pipeline")
+    config = read_config(repository, release.loaded["encoders"].model)
+    default = machine_tuning(release.app, release.loaded, cores, alone=True)
+    default.components["encoders"].apply(config, "encoders")
     spec = json.loads(config.parameters["spec"].string_value)
     return Setting(
         instances=config.instance_group[0].count,

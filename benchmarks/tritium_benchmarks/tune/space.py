@@ -1,4 +1,4 @@
-"""What `tritium bench tune` tries: settings of the pipeline, one question after the other.
+"""What `tritium bench tune` tries: settings of the encoders, one question after the other.
 
 Trying every combination would take hours. The questions are asked in the order of what they are
 worth; each starts from the best answer so far.
@@ -17,7 +17,7 @@ DELAYS_US = (0, 1000, 4000)
 
 @dataclass(frozen=True)
 class Setting:
-    """How a release's pipeline runs."""
+    """How a release's encoders run."""
 
     instances: int
     threads: int
@@ -38,7 +38,7 @@ class Setting:
 
     def tuning(self, app: str) -> Tuning:
         """As what `serve` takes."""
-        pipeline = ComponentTuning(
+        encoders = ComponentTuning(
             instances=self.instances,
             threads=self.threads,
             streams=self.streams,
@@ -46,7 +46,7 @@ class Setting:
             max_queue_delay_us=self.max_queue_delay_us,
             pin=self.pin,
         )
-        return Tuning(app=app, components={"pipeline": pipeline})
+        return Tuning(app=app, components={"encoders": encoders})
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Triton servable: the whole way of a request through the graph, in one process.
+"""Triton servable: from raw inputs to features, the readers and both encoders in one process.
 
-Copied into a release as `model.py` of its component `pipeline`. It runs the servables of the
-release's other components, whose folders lie beside its own: what Triton would carry from process
-to process between them stays where it is. Needs numpy only; what it runs brings its own libraries.
+Copied into a release as `model.py` of its component `encoders`. It runs the servables of the
+components that read and encode, whose folders lie beside its own: what Triton would carry from
+process to process between them stays where it is. Heads are models of their own, so that a new head
+needs no encoder to be loaded again. Needs numpy only; what it runs brings its own libraries.
 
 Every instance computes with few threads, and there are as many instances as the cores feed: no
 thread waits for another one's share of a batch, and no two engines fight for a core. A request that
@@ -43,21 +44,15 @@ class Work:
     tensors: Tensors
     failure: Exception | None = None
 
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The modalities that the caller gave."""
-        return tuple(modality for modality in BRANCHES if modality in self.tensors)
 
-
-class Pipeline:
-    """Answers the requests of one Triton batch, each with the modalities that it has.
+class Encoders:
+    """Encodes the requests of one Triton batch, each with the modalities that it has.
 
     Args:
         folder: The component's version folder; the other components' folders lie beside its parent.
         spec: `threads` of each engine call, `streams` of them side by side, `max_batch` in each;
             `cores` that it shall compute on, where it shall keep to some; `steps`: step -> `model`
-            (a component's name), `servable` (its class) and `spec` (its own specification);
-            `heads`: modalities, joined by commas -> step.
+            (a component's name), `servable` (its class) and `spec` (its own specification).
         on_step: Told each step, how many requests it answered, and how many seconds that took.
     """
 
@@ -77,42 +72,36 @@ class Pipeline:
             name: _load(repository / step["model"], step, how)
             for name, step in spec["steps"].items()
         }
-        self._heads = spec["heads"]
         self._on_step = on_step
         self._beside = ThreadPoolExecutor(1, initializer=partial(_keep_to, cores))
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
-        """Answer all requests.
+        """Run the steps of every modality, on the requests that have it.
 
         Args:
             requests: Each with `text`, BYTES [N, 1], or `image`, BYTES [N, 1], or both.
 
         Returns:
-            For each request `probabilities`, FP32 [N, labels], or why it was refused.
+            For each request what its steps gave, the features of its modalities among it; or why
+            it was refused.
         """
         work = [Work(dict(request)) for request in requests]
-        self._read(work)
-        groups: dict[tuple[str, ...], list[Work]] = {}
-        for one in work:
-            groups.setdefault(one.given, []).append(one)
-        for given, group in groups.items():
-            self._run(self._heads[",".join(given)], group)
-        return [one.failure or one.tensors for one in work]
-
-    def _read(self, work: Sequence[Work]) -> None:
-        """Run the steps of every modality, on the requests that have it."""
         text, image = ([one for one in work if name in one.tensors] for name in BRANCHES)
         if len(work) > 1 or not (text and image):
             self._branch("text", text)
             self._branch("image", image)
-            return
-        # Alone: its text is encoded on another core while its picture is decoded.
-        other = Work(dict(work[0].tensors))
+        else:
+            self._branch_both(work[0])
+        return [one.failure or one.tensors for one in work]
+
+    def _branch_both(self, work: Work) -> None:
+        """For a request alone: its text is encoded on another core while its picture is decoded."""
+        other = Work(dict(work.tensors))
         reading = self._beside.submit(self._branch, "text", [other])
-        self._branch("image", image)
+        self._branch("image", [work])
         reading.result()
-        work[0].tensors.update(other.tensors)
-        work[0].failure = other.failure or work[0].failure
+        work.tensors.update(other.tensors)
+        work.failure = other.failure or work.failure
 
     def _branch(self, modality: str, work: Sequence[Work]) -> None:
         for step in BRANCHES[modality]:
@@ -186,9 +175,9 @@ class TritonPythonModel:
         spec = json.loads(config["parameters"]["spec"]["string_value"])
         if spec["pin"]:
             spec["cores"] = share_cores(args["model_instance_name"], spec["threads"])
-        self._servable = Pipeline(folder, spec, step_metrics(spec["steps"]))
+        self._servable = Encoders(folder, spec, step_metrics(spec["steps"]))
         self._inputs = [tensor["name"] for tensor in config["input"]]
-        self._output = config["output"][0]["name"]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch of requests, each on its own."""
@@ -203,7 +192,8 @@ class TritonPythonModel:
                 refused = str(answer).startswith(REFUSED)
                 code = pb.TritonError.INVALID_ARG if refused else pb.TritonError.INTERNAL
                 return pb.InferenceResponse(error=pb.TritonError(str(answer), code))
-            return pb.InferenceResponse([pb.Tensor(self._output, answer[self._output])])
+            found = [pb.Tensor(name, answer[name]) for name in self._outputs if name in answer]
+            return pb.InferenceResponse(found)
 
         return [write(answer) for answer in self._servable([read(request) for request in requests])]
 

@@ -1,4 +1,4 @@
-"""What a pipeline does inside, as the ensembles that Triton would need for it: for the linter."""
+"""What `encoders` does inside, as the ensembles that Triton would need for it: for the linter."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritium_client import contract
-from tritium_client.contract import Role
-
-ORDER: tuple[Role, ...] = ("text_tokenizer", "text_encoder", "image_decoder", "image_encoder")
-"""The steps before the head; the servable's own order."""
+from tritium_builders.servables.encoders import BRANCHES
 
 
 def inner_ensembles(config: Any, components: Mapping[str, Any]) -> list[pb.ModelConfig]:
-    """Write a pipeline as ensembles, one for each set of modalities.
+    """Write a component `encoders` as ensembles, one for each modality.
 
     Args:
-        config: A model's config; one that is no pipeline has none.
+        config: A model's config; what runs no other components has none.
         components: Triton model -> its config, of those whose config can be read.
     """
     try:
-        spec = json.loads(config.parameters["spec"].string_value)
-        steps, heads = spec["steps"], spec["heads"]
+        steps = json.loads(config.parameters["spec"].string_value)["steps"]
     except (KeyError, ValueError, TypeError):
         return []
     found = []
-    for given, head in heads.items():
-        modalities = given.split(",")
-        chain = [role for role in ORDER if role.partition("_")[0] in modalities]
+    for modality, roles in BRANCHES.items():
         inner = pb.ModelConfig(platform="ensemble", max_batch_size=config.max_batch_size)
-        inner.input.extend(tensor for tensor in config.input if tensor.name in modalities)
-        inner.output.extend(config.output)
-        known = {contract.TEXT, contract.IMAGE} & set(modalities)
-        for role in (*chain, head):
+        inner.input.extend(tensor for tensor in config.input if tensor.name == modality)
+        known = {modality}
+        for role in roles:
             model = str(steps.get(role, {}).get("model", role))
             step = inner.ensemble_scheduling.step.add(model_name=model, model_version=1)
             component = components.get(model)
@@ -47,5 +39,6 @@ def inner_ensembles(config: Any, components: Mapping[str, Any]) -> list[pb.Model
             for tensor in component.output:
                 step.output_map[tensor.name] = tensor.name
                 known.add(tensor.name)
+        inner.output.extend(tensor for tensor in config.output if tensor.name in known)
         found.append(inner)
     return found
