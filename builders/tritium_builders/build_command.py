@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BuildTarget(str, Enum):
-    """What can be built for; auto measures the CPU's; tensorrt needs a GPU, or --check."""
+    """What can be built for; auto is the CPU's faster one; tensorrt needs a GPU, or --check."""
 
     auto = "auto"
     openvino = "openvino"
@@ -52,9 +52,7 @@ TENSORRT = "TensorRT"
 
 def build_command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)],
-    target: Annotated[BuildTarget, typer.Option(help="What to compile for.")] = (
-        BuildTarget.openvino
-    ),
+    target: Annotated[BuildTarget, typer.Option(help="What to compile for.")] = (BuildTarget.auto),
     precision: Annotated[BuildPrecision, typer.Option(help="Of the engines.")] = (
         BuildPrecision.fp32
     ),
@@ -144,8 +142,6 @@ def build_command(
     Examples:
 
         tritium build bundles/openmoji
-
-        tritium build bundles/openmoji --target auto
 
         tritium build bundles/openmoji --target onnxruntime --repository /srv/models
 

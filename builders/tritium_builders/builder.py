@@ -54,7 +54,7 @@ Progress = Callable[[str, str], None]
 def build(
     bundle: Bundle | str | os.PathLike[str],
     *,
-    target: Target | Literal["auto"] = "openvino",
+    target: Target | Literal["auto"] = "auto",
     repository: str | os.PathLike[str] = "model_repository",
     precision: Precision = "fp32",
     tensorrt: TensorRTOptions | None = None,

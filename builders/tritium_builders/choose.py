@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import statistics
 import time
@@ -16,8 +17,8 @@ from tritium_builders.samples import raw_request
 
 Servable = Callable[[Sequence[dict[str, Any]]], Sequence[Any]]
 
-ROUNDS = 7
-ROUND_S = 0.4
+ROUNDS = 5
+ROUND_S = 0.3
 LEAD = 1.03
 """How much faster another runtime has to be than the first: less is noise on most machines."""
 
@@ -30,7 +31,8 @@ def choose(
     """Measure the encoders in turns, as one instance of a server would run them.
 
     Args:
-        bundle: Whose golden samples are asked, with every modality, in full batches.
+        bundle: Whose golden samples are asked with every modality: in full batches, as a busy
+            server's, and alone, as an idle one's.
         load: Target -> what loads its encoders with so many threads; the first one wins a tie.
         progress: Told the target that is loaded.
     """
@@ -39,29 +41,44 @@ def choose(
     for target, load_one in load.items():
         progress(target)
         loaded[target] = load_one(threads)
-    samples = itertools.cycle(bundle.golden)
-    given = bundle.manifest.modalities
+    requests = [raw_request(sample, bundle.manifest.modalities) for sample in bundle.golden]
+    endless = itertools.cycle(requests)
     batches = [
-        [raw_request(sample, given) for sample in itertools.islice(samples, ENCODERS_BATCH)]
-        for _ in range(-(-len(bundle.golden) // ENCODERS_BATCH))
+        list(itertools.islice(endless, ENCODERS_BATCH))
+        for _ in range(-(-len(requests) // ENCODERS_BATCH))
     ]
-    rates: dict[Target, list[float]] = {target: [] for target in loaded}
+    full: dict[Target, list[float]] = {target: [] for target in loaded}
+    alone: dict[Target, list[float]] = {target: [] for target in loaded}
     for number in range(ROUNDS + 1):
         for target, servable in loaded.items():
-            rate = _answers_per_second(servable, batches)
+            rates = (
+                _answers_per_second(servable, batches),
+                _answers_per_second(servable, [[request] for request in requests]),
+            )
             if number:  # the first turn warms up
-                rates[target].append(rate)
-    return decide({target: statistics.median(found) for target, found in rates.items()}, threads)
+                full[target].append(rates[0])
+                alone[target].append(rates[1])
+    return decide(
+        {target: statistics.median(rates) for target, rates in full.items()},
+        {target: 1000 / statistics.median(rates) for target, rates in alone.items()},
+        threads,
+    )
 
 
-def decide(per_second: Mapping[Target, float], threads: int) -> RuntimeChoice:
-    """Take the fastest; the first one unless another is faster by more than noise."""
-    first = next(iter(per_second))
-    best = max(per_second, key=lambda target: per_second[target])
-    chosen = best if per_second[best] > LEAD * per_second[first] else first
+def decide(
+    per_second: Mapping[Target, float], alone_ms: Mapping[Target, float], threads: int
+) -> RuntimeChoice:
+    """Take the fastest; the first one unless another is faster by more than noise.
+
+    Full batches and requests alone count alike: the geometric mean of both rates.
+    """
+    score = {target: math.sqrt(per_second[target] / alone_ms[target]) for target in per_second}
+    first = next(iter(score))
+    best = max(score, key=lambda target: score[target])
     return RuntimeChoice(
-        target=chosen,
+        target=best if score[best] > LEAD * score[first] else first,
         per_second={target: round(rate, 2) for target, rate in per_second.items()},
+        alone_ms={target: round(spent, 2) for target, spent in alone_ms.items()},
         threads=threads,
     )
 

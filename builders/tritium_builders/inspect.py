@@ -151,9 +151,12 @@ def accuracy_line(precision: str, accuracy: AccuracyReport) -> str:
 
 def choice_line(choice: RuntimeChoice) -> str:
     """Say why a release runs on the runtime that it has."""
-    rates = ", ".join(f"{target} {rate:.1f}" for target, rate in choice.per_second.items())
+    rates = ", ".join(
+        f"{target} {rate:.1f} answers/s, {choice.alone_ms[target]:.1f} ms alone"
+        for target, rate in choice.per_second.items()
+    )
     threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
-    return f"target {choice.target}: answers per second of one instance, {threads}: {rates}"
+    return f"target {choice.target}, measured here (one instance, {threads}): {rates}"
 
 
 def parity_table(parity: ParityReport) -> Table:

@@ -144,6 +144,8 @@ class RuntimeChoice(Record):
     """What was chosen."""
     per_second: dict[Target, float]
     """Answers per second of one instance with full batches; medians of turns."""
+    alone_ms: dict[Target, float]
+    """Milliseconds that it takes to encode a request alone; medians of turns."""
     threads: int
     """Of the instance."""
 

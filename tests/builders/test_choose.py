@@ -20,8 +20,11 @@ RATES = st.floats(0.1, 1e4)
 
 @given(RATES, RATES)
 def test_another_runtime_has_to_lead_by_more_than_noise(first: float, other: float) -> None:
-    choice = decide({"openvino": first, "onnxruntime": other}, 1)
-    assert (choice.target == "onnxruntime") == (other > LEAD * first)
+    rates: dict[Target, float] = {"openvino": first, "onnxruntime": other}
+    choice = decide(rates, {target: 1000 / rate for target, rate in rates.items()}, 1)
+    assert (choice.target == "onnxruntime") == (other / first > LEAD)
+    # As much faster in batches as slower alone: nothing to choose.
+    assert decide(rates, rates, 1).target == "openvino"
 
 
 def test_the_faster_runtime_is_found(custom: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

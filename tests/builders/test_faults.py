@@ -79,7 +79,7 @@ def test_a_fault_in_a_servable_fails_parity(
 ) -> None:
     fault(monkeypatch, servable, old, new)
     with pytest.raises(ParityError, match=message):
-        build(custom, repository=tmp_path)
+        build(custom, target="openvino", repository=tmp_path)
     assert_nothing_published(tmp_path)
 
 
@@ -111,10 +111,10 @@ def test_a_fault_in_the_bundle_fails_parity(
     edit(known_copy, old, new)
     repository = tmp_path / "repository"
     if message is None:  # a consistent choice is no fault
-        assert build(known_copy, repository=repository).number == 1
+        assert build(known_copy, target="openvino", repository=repository).number == 1
         return
     with pytest.raises(ParityError, match=message):
-        build(known_copy, repository=repository)
+        build(known_copy, target="openvino", repository=repository)
     assert_nothing_published(repository)
 
 
@@ -126,7 +126,7 @@ def test_a_truncated_safetensors_file_fails_before_anything_is_built(
     with pytest.raises(
         BundleError, match=r"text_encoder/model\.safetensors: is truncated: 1000 bytes, bundle"
     ):
-        build(known_copy, repository=tmp_path / "repository")
+        build(known_copy, target="openvino", repository=tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
 
 
@@ -135,7 +135,7 @@ def test_a_crash_in_a_stage_publishes_nothing(
 ) -> None:
     fault(monkeypatch, "engine", "values = [requests", 'raise MemoryError("no room"); [requests')
     with pytest.raises(ParityError, match=r"stage text_encoder, .*raised: no room"):
-        build(custom, repository=tmp_path)
+        build(custom, target="openvino", repository=tmp_path)
     assert_nothing_published(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_a_picture_that_the_servable_refuses_is_a_parity_error(
 ) -> None:
     fault(monkeypatch, "image_decoder", '"WEBP", ', "")
     with pytest.raises(ParityError, match=r"sample WebP: .*not a picture in a format"):
-        build(custom, repository=tmp_path)
+        build(custom, target="openvino", repository=tmp_path)
     assert_nothing_published(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_graph_that_the_target_refuses_names_the_component(
     edit(custom_copy, f'sha256 = "{old.sha256}"\nbytes = {old.bytes}',
          f'sha256 = "{new.sha256}"\nbytes = {new.bytes}')  # fmt: skip
     with pytest.raises(CompileError, match="image_encoder: OpenVINO refused the graph"):
-        build(custom_copy, repository=tmp_path / "repository")
+        build(custom_copy, target="openvino", repository=tmp_path / "repository")
     assert_nothing_published(tmp_path / "repository")
 
 
@@ -168,4 +168,4 @@ def test_an_unwritable_repository_says_so(custom: Bundle, tmp_path: Path) -> Non
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(PublishError, match=r"file: .*; nothing was published"):
-        build(custom, repository=blocked)
+        build(custom, target="openvino", repository=blocked)

@@ -15,7 +15,7 @@ from tritium_builders import Bundle, build
 @pytest.fixture(scope="module")
 def repository(custom: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
-    build(custom, repository=folder)
+    build(custom, target="openvino", repository=folder)
     return folder
 
 

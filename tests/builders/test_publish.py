@@ -44,7 +44,7 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, custom: Bundle) -> Bundl
 
 @pytest.fixture
 def repository(custom: Bundle, tmp_path: Path) -> Path:
-    build(custom, repository=tmp_path / "repository")
+    build(custom, target="openvino", repository=tmp_path / "repository")
     return tmp_path / "repository"
 
 
@@ -75,7 +75,12 @@ def test_the_first_release_is_live_and_complete(custom: Bundle, repository: Path
 def test_the_same_build_is_not_made_twice(custom: Bundle, repository: Path) -> None:
     steps: list[str] = []
     before = snapshot(repository)
-    release = build(custom, repository=repository, progress=lambda step, _: steps.append(step))
+    release = build(
+        custom,
+        target="openvino",
+        repository=repository,
+        progress=lambda step, _: steps.append(step),
+    )
     assert (release.number, steps) == (1, [])
     assert snapshot(repository) == before
 
@@ -84,7 +89,7 @@ def test_a_retrained_head_reuses_the_encoders_and_waits_for_a_rollout(
     repository: Path, retrained: Bundle
 ) -> None:
     before = snapshot(repository)
-    release = build(retrained, repository=repository)
+    release = build(retrained, target="openvino", repository=repository)
     assert release.number == 2
     assert live_release(repository, "custom") == 1
     first = load_release(release_folder(repository, "custom", 1))
@@ -97,33 +102,33 @@ def test_a_retrained_head_reuses_the_encoders_and_waits_for_a_rollout(
 
 
 def test_releases_for_two_targets_live_side_by_side(repository: Path, custom: Bundle) -> None:
-    release = build(custom, repository=repository, target="onnxruntime")
+    release = build(custom, target="onnxruntime", repository=repository)
     assert (release.number, release.target) == (2, "onnxruntime")
-    assert build(custom, repository=repository).number == 1
+    assert build(custom, target="openvino", repository=repository).number == 1
 
 
 def test_changed_served_code_is_another_release(
     repository: Path, custom: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release carries our own servables, and a checkout changes between two versions."""
-    first = build(custom, repository=repository)
-    assert build(custom, repository=repository).number == first.number
+    first = build(custom, target="openvino", repository=repository)
+    assert build(custom, target="openvino", repository=repository).number == first.number
     monkeypatch.setattr(builder, "_served_code", lambda: "changed")
-    assert build(custom, repository=repository).number == first.number + 1
+    assert build(custom, target="openvino", repository=repository).number == first.number + 1
 
 
 def test_numbers_are_never_used_again(repository: Path, retrained: Bundle, custom: Bundle) -> None:
-    assert build(retrained, repository=repository).number == 2
+    assert build(retrained, target="openvino", repository=repository).number == 2
     for path in repository.glob("custom_classify*"):
         shutil.rmtree(path / "2", ignore_errors=True)
         if path.name.endswith("_r2"):
             shutil.rmtree(path)
     assert list_releases(repository, "custom") == [1]
-    assert build(retrained, repository=repository).number == 3
+    assert build(retrained, target="openvino", repository=repository).number == 3
 
 
 def test_history_is_kept(repository: Path, retrained: Bundle) -> None:
-    build(retrained, repository=repository)
+    build(retrained, target="openvino", repository=repository)
     lines = (repository / ".tritium" / "custom.history.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     assert [(entry["action"], entry["release"], entry["live"]) for entry in entries] == [
@@ -138,7 +143,7 @@ def test_a_changed_file_of_a_published_component_is_not_reused(
     (engine,) = repository.glob("custom_text_encoder_*/1/model.bin")
     engine.write_bytes(engine.read_bytes()[:-1] + b"\x01")
     with pytest.raises(PublishError, match=r"model\.bin: differs from what its name says"):
-        build(retrained, repository=repository)
+        build(retrained, target="openvino", repository=repository)
     assert list_releases(repository, "custom") == [1]
 
 
@@ -153,7 +158,7 @@ def test_a_kill_at_any_step_leaves_a_repository_that_serves_what_it_served(
 ) -> None:
     repository = tmp_path / "repository"
     if not first:
-        build(custom, repository=repository)
+        build(custom, target="openvino", repository=repository)
     context = multiprocessing.get_context("fork")
     process = context.Process(target=build_and_die, args=(retrained, repository, step))
     process.start()
@@ -164,7 +169,7 @@ def test_a_kill_at_any_step_leaves_a_repository_that_serves_what_it_served(
         assert 1 in list_releases(repository, "custom")
     for number in list_releases(repository, "custom"):
         assert_complete(repository, load_release(release_folder(repository, "custom", number)))
-    again = build(retrained, repository=repository)
+    again = build(retrained, target="openvino", repository=repository)
     assert_complete(repository, again)
     assert live_release(repository, "custom") == (again.number if first else 1)
     assert not list((repository / ".tritium").glob("staging*"))
@@ -173,7 +178,7 @@ def test_a_kill_at_any_step_leaves_a_repository_that_serves_what_it_served(
 def build_and_die(bundle: Bundle, repository: Path, step: str) -> None:
     """Build, and be killed when `step` begins (in a process of its own)."""
     setattr(publishing, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    build(bundle, repository=repository)
+    build(bundle, target="openvino", repository=repository)
 
 
 def assert_complete(repository: Path, release: Release) -> None:

@@ -25,6 +25,7 @@ from tritium_client import contract
 
 STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
 CROP = ImagePreprocessing(size=24, resize="shortest_edge", shortest_edge=32).servable_spec()
+QUICK = {**STRETCH, "reducing_gap": 2.0}
 TEXT = TextPreprocessing(max_length=12).servable_spec()
 
 
@@ -73,6 +74,27 @@ class TestImageDecoder:
         upright = picture if turn is None else picture.transpose(turn)
         decoded = image_decoder.decode(jpeg(orientation=orientation), STRETCH)
         np.testing.assert_array_equal(decoded, expected(upright))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_a_large_picture_made_smaller_the_quick_way_looks_the_same(
+        self, kind: str, orientation: int
+    ) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encode(Image.fromarray(noise(640, 427)), kind, exif=exif)
+        quick, exact = (image_decoder.decode(data, spec) for spec in (QUICK, STRETCH))
+        assert (quick != exact).any(), "every pixel was filtered"
+        assert np.abs(quick.astype(int) - exact).max() <= 6
+
+    def test_a_picture_less_than_four_times_as_large_is_not_touched_first(self) -> None:
+        for data in (jpeg(119, 79), png(119, 79), jpeg(79, 59)):
+            quick, exact = (image_decoder.decode(data, spec) for spec in (QUICK, STRETCH))
+            np.testing.assert_array_equal(quick, exact)
+
+    def test_a_large_truncated_photo_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="the JPEG data is damaged or truncated"):
+            image_decoder.decode(jpeg(1200, 900)[:-3000], QUICK)
 
     def test_transparency_is_laid_over_white(self) -> None:
         clear = Image.new("RGBA", (30, 20), (255, 0, 0, 0))

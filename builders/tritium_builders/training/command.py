@@ -65,4 +65,4 @@ def train_command(
     console = Console()
     console.print(render_report(report))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
-    console.print(f"Next: tritium build {bundle.folder} --target openvino", highlight=False)
+    console.print(f"Next: tritium build {bundle.folder}", highlight=False)
