@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tritium_benchmarks.compare import Change
     from tritium_benchmarks.records import RunRecord
+    from tritium_benchmarks.report.tables import Table as ReportTable
     from tritium_benchmarks.session import OnStep
     from tritium_benchmarks.tune.run import OnTrial
     from tritium_benchmarks.tune.search import Score
@@ -60,6 +61,13 @@ Examples:
 
 Then: tritium serve --tuning openmoji.tuning.toml
 """
+CURVES_EPILOG = """
+Examples:
+
+  tritium bench curves openmoji
+
+  tritium bench curves openmoji --axis concurrency --axis words --seconds 5
+"""
 INSTALL_EPILOG = """
 Examples:
 
@@ -86,6 +94,7 @@ def register(app: typer.Typer) -> None:
     bench.command("run", epilog=RUN_EPILOG)(run_command)
     bench.command("report", epilog=REPORT_EPILOG)(report_command)
     bench.command("tune", epilog=TUNE_EPILOG)(tune_command)
+    bench.command("curves", epilog=CURVES_EPILOG)(curves_command)
     bench.command("compare", epilog=COMPARE_EPILOG)(compare_command)
     app.add_typer(bench)
 
@@ -252,6 +261,42 @@ def tune_command(
         )
 
 
+def curves_command(
+    app: AppArgument,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="concurrency, batch, picture, words, text, cores (default: all); may be repeated."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of each place.")] = 2.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of every place.")] = 3,
+    repository: RepositoryOption = Path("model_repository"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results (default: bench-results/...).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how the cost grows: with load, batches, picture sizes, text lengths and cores."""
+    with needs("bench"):
+        from tritium_benchmarks.curves.axes import AXES
+        from tritium_benchmarks.curves.run import CurveOptions, measure, write_curves
+        from tritium_benchmarks.curves.show import measured, picture, table
+
+    options = CurveOptions(app, tuple(axis or AXES), repository, seconds=seconds, repeats=repeats)
+    folder = out or Path("bench-results") / f"{app}-curves"
+    with _stopping(), _progress(as_json) as tell:
+        curves = measure(options, tell)
+    path = write_curves(curves, folder)
+    for name in measured(curves):
+        (folder / f"{name}.svg").write_text(picture(curves, name), "utf-8")
+    if as_json:
+        sys.stdout.write(curves.model_dump_json() + "\n")
+        return
+    _print_tables([table(curves, name) for name in measured(curves)])
+    typer.echo(f"figures: {path}; pictures beside it")
+
+
 @contextmanager
 def _trials(as_json: bool, budget: float) -> Iterator[OnTrial]:
     """A bar over the budget on a terminal, and a line for each trial."""
@@ -334,17 +379,21 @@ def _keep_what_there_is(folder: Path) -> None:
 
 def _show(record: RunRecord) -> None:
     """The headline and the tables that people want first."""
-    from rich.console import Console
-
     from tritium_benchmarks.report.tables import comparison, latency, throughput
     from tritium_benchmarks.report.write import verdict
 
+    _print_tables([throughput(record), latency(record), comparison(record)])
+    for line in verdict(record):
+        typer.echo(line)
+
+
+def _print_tables(tables: Sequence[ReportTable]) -> None:
+    from rich.console import Console
+
     console = Console(highlight=False)
-    for table in (throughput(record), latency(record), comparison(record)):
+    for table in tables:
         if table.rows:
             console.print(_table(table.title, table.headings, table.rows))
-    for line in verdict(record):
-        console.print(line, markup=False)
 
 
 def _show_changes(changes: Sequence[Change], record: RunRecord) -> None:

@@ -25,6 +25,11 @@ MAX_BATCH = 32
 """Requests that one execution of a component may answer."""
 ENCODERS_BATCH = 8
 """Requests that one engine call of `encoders` answers: twice as many took as long for each."""
+MAX_QUEUE = 256
+"""Requests that wait for a component; more of them are refused. At the rate of the demo app on two
+cores the last one of them has its answer after four seconds."""
+MAX_WAIT_S = 60
+"""Seconds that a request may wait for a component, whatever its caller's timeout."""
 MAX_INSTANCES = 8
 """Of `encoders`: each holds the model once."""
 PACKING_WASTE = 0.25
@@ -152,13 +157,26 @@ def component_config(
         )
     for tensor in graph.outputs:
         config.output.append(_output(tensor))
-    # No queue delay: while one batch is computed the next one gathers by itself.
-    config.dynamic_batching.SetInParent()
+    let_requests_queue(config)
     config.instance_group.append(
         pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     )
     _set_parameters(config, {"spec": json.dumps(spec, sort_keys=True)})
     return config
+
+
+def let_requests_queue(config: pb.ModelConfig) -> None:
+    """Let requests share batches, and bound how many of them wait, and for how long.
+
+    No queue delay: while one batch is computed the next one gathers by itself. What finds the queue
+    full is refused at once with UNAVAILABLE, which a caller may try again; what a caller's own
+    `timeout` overtakes there is not computed.
+    """
+    policy = config.dynamic_batching.default_queue_policy
+    policy.max_queue_size = MAX_QUEUE
+    policy.allow_timeout_override = True
+    # A caller's timeout counts only where it is below this (core/src/priority_queue.cc).
+    policy.default_timeout_microseconds = MAX_WAIT_S * 1_000_000
 
 
 def share_cores_out(cores: int) -> tuple[int, int]:

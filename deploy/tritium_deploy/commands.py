@@ -35,6 +35,8 @@ Examples:
 
   tritium serve --tuning openmoji.tuning.toml
 
+  tritium serve --response-cache 256
+
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
 """
@@ -68,6 +70,10 @@ def serve_command(
         list[Path] | None,
         typer.Option(help="What `tritium bench tune` wrote for an app; may be repeated."),
     ] = None,
+    response_cache: Annotated[
+        int,
+        typer.Option(min=0, help="MiB in which answers are kept for equal requests; 0 for none."),
+    ] = 0,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -104,6 +110,7 @@ def serve_command(
                 tritonserver=tritonserver,
                 log=log,
                 tunings=[read_tuning(path) for path in tuning or []],
+                response_cache_mib=response_cache,
                 on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)

@@ -53,6 +53,15 @@ class LiveApp:
         """The ensembles that callers name -> the modalities that they take."""
         return {self.release.alias(names): names for names in self.release.entry_points}
 
+    @property
+    def graphs(self) -> dict[str, list[contract.Modality]]:
+        """The release's own ensembles, which entry points stand for -> their modalities."""
+        number = self.release.number
+        return {
+            contract.release_entry_point(self.name, "classify", tuple(names), number): names
+            for names in self.release.entry_points
+        }
+
 
 def load_live_apps(
     repository: Path,

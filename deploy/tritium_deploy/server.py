@@ -55,6 +55,7 @@ def serve(
     tritonserver: str | Path | None = None,
     log: str | Path | None = None,
     tunings: Sequence[Tuning] = (),
+    response_cache_mib: int = 0,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -71,6 +72,8 @@ def serve(
         log: Where Triton's log is appended; None for a file that goes when the server ends well.
         tunings: How components run on this machine, from `tritium bench tune`; at most one for
             each app. The repository's files stay as they are.
+        response_cache_mib: Mebibytes in which entry points keep answers, to give them again to
+            requests that are equal byte for byte; 0 for none. Another release has other answers.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -101,6 +104,7 @@ def serve(
         http=http,
         apps=tuple(app.name for app in live),
         log=None if log is None else Path(log).absolute(),
+        response_cache_mib=response_cache_mib,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(
@@ -134,7 +138,8 @@ class Server:
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in apps})
         self._control = ModelControl(self.grpc_url)
-        self._replay = GoldenReplay(self.grpc_url)
+        cached = triton_options.response_cache_mib > 0
+        self._replay = GoldenReplay(self.grpc_url, cached=cached)
         self._readiness: ReadinessServer | None = None
         self._watcher: Watcher | None = None
         self._abort = threading.Event()
@@ -328,6 +333,7 @@ class Server:
             config.parameters[name].string_value = value
         apps = json.dumps([app.name for app in self._apps])
         config.parameters[contract.PARAM_SERVER_APPS].string_value = apps
+        config.response_cache.enable = self._triton_options.response_cache_mib > 0
         self._load(alias, config)
 
     def _load(self, model: str, config: Any = None) -> None:
@@ -349,7 +355,7 @@ class Server:
             total = len(app.golden) * len(app.entry_points)
             count = _Counter(partial(self._progress, "golden answers", total))
             check = self._replay.check(
-                app, timeout_s=self._options.golden_timeout_s, on_answer=count
+                app, again=False, timeout_s=self._options.golden_timeout_s, on_answer=count
             )
             answers += check.answers
             largest = max(largest, check.largest_difference)

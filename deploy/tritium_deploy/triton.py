@@ -53,6 +53,8 @@ class TritonOptions:
     """The address of gRPC and metrics. HTTP never leaves loopback: a request of a million one-byte
     chunks crashes this Triton (fixed in 25.07)."""
     http: bool = False
+    response_cache_mib: int = 0
+    """Mebibytes for answers that are given again; 0 for none."""
     version_compatible_plans: bool = False
     """Let TensorRT load plans that an older release built, host code included."""
     apps: tuple[str, ...] = ()
@@ -229,6 +231,11 @@ class Triton:
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
             f"--id={contract.format_server_id(options.apps)}",
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
+            *(
+                [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
+                if options.response_cache_mib
+                else []
+            ),
             *(
                 ["--backend-config=tensorrt,version-compatible=true"]
                 if options.version_compatible_plans

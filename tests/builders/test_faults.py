@@ -46,7 +46,7 @@ def fault(monkeypatch: pytest.MonkeyPatch, servable: str, old: str, new: str) ->
             id="BGR for RGB",
         ),
         pytest.param(
-            "image_decoder", "ImageOps.exif_transpose(image)", "image",
+            "image_decoder", "ImageOps.exif_transpose(image, in_place=True)", "image.load()",
             r"stage image_decoder, output pixels, sample sample-\d: .*EXIF rotation",
             id="no EXIF rotation",
         ),

@@ -77,7 +77,9 @@ def test_build_prints_parity_and_says_when_it_is_already_built(
     again = tritium(*arguments)
     assert "custom release 1 is already built" in " ".join(again.stdout.split())
     document = json.loads(tritium(*arguments, "--json").stdout)
-    assert (document["number"], document["target"]) == (1, "openvino")
+    chosen = document["choice"]["target"]
+    assert (document["number"], document["target"]) == (1, chosen)
+    assert f"target {chosen}, measured here" in words
 
 
 def test_a_failed_build_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

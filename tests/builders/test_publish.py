@@ -94,7 +94,8 @@ def test_a_retrained_head_reuses_the_encoders_and_waits_for_a_rollout(
     assert live_release(repository, "custom") == 1
     first = load_release(release_folder(repository, "custom", 1))
     same = {role for role, one in release.components.items() if first.components[role] == one}
-    assert same == {"text_tokenizer", "image_decoder", "text_encoder", "image_encoder"}
+    read_and_encode = {"text_tokenizer", "image_decoder", "text_encoder", "image_encoder"}
+    assert same == {*read_and_encode, "encoders"}, "no encoder is loaded again"
     after = snapshot(repository)
     changed = {name for name, time in before.items() if after[name] != time}
     # Only the folders that a new release folder was added to.

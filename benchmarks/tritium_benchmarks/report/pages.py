@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tritium_benchmarks.errors import RecordError
@@ -17,8 +17,6 @@ from tritium_benchmarks.ratios import complete_repeats
 from tritium_benchmarks.records import RunRecord, read_record
 from tritium_benchmarks.report.tables import breakdown, comparison, throughput
 from tritium_benchmarks.report.write import facts, verdict
-
-_PLACE = re.compile(r"(<!-- bench: ([a-z]+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +36,15 @@ def filled(page: str, record: RunRecord) -> str:
     Raises:
         RecordError: the page asks for something that is not known.
     """
-    known = parts(record)
+    return fill_places(page, "bench", parts(record))
+
+
+def fill_places(page: str, kind: str, known: Mapping[str, str]) -> str:
+    """A page with Markdown in its places, `<!-- KIND: NAME -->` to `<!-- /KIND -->`.
+
+    Raises:
+        RecordError: the page asks for something that is not known.
+    """
 
     def fill(place: re.Match[str]) -> str:
         if place[2] not in known:
@@ -47,7 +53,8 @@ def filled(page: str, record: RunRecord) -> str:
             )
         return f"{place[1]}{known[place[2]].strip()}\n{place[4]}"
 
-    return _PLACE.sub(fill, page)
+    places = rf"(<!-- {kind}: ([a-z]+) -->\n)(.*?)(<!-- /{kind} -->)"
+    return re.sub(places, fill, page, flags=re.DOTALL)
 
 
 def parts(record: RunRecord) -> dict[str, str]:

@@ -49,7 +49,8 @@ def plots(record: RunRecord) -> dict[str, str]:
 
 
 @contextmanager
-def _figure(columns: int = 1) -> Iterator[tuple[list[Axes], io.StringIO]]:
+def figure(columns: int = 1) -> Iterator[tuple[list[Axes], io.StringIO]]:
+    """Panels side by side, in this project's style, and the file that has the SVG at the end."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -64,18 +65,18 @@ def _figure(columns: int = 1) -> Iterator[tuple[list[Axes], io.StringIO]]:
         "legend.fontsize": 8.5,
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
+        drawn = Figure(figsize=SIZE, layout="constrained")
+        axes = drawn.subplots(1, columns, squeeze=False)[0]
         file = io.StringIO()
         yield list(axes), file
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        drawn.savefig(file, format="svg", metadata={"Date": None})
 
 
 def throughput(record: RunRecord) -> str:
     """Answers per second against load, everybody; the bars are the smallest and the largest."""
     if not complete_repeats(record):
         return ""
-    with _figure() as ((axes,), file):
+    with figure() as ((axes,), file):
         for index, (contender, title) in enumerate(record.contenders.items()):
             drawn = [
                 (_position(record, contender, load), per_second(record, contender, load))
@@ -110,7 +111,7 @@ def throughput(record: RunRecord) -> str:
 
 def latency(record: RunRecord) -> str:
     """p50 and p99 against load."""
-    with _figure(2) as (panels, file):
+    with figure(2) as (panels, file):
         for axes, field in zip(panels, ("p50", "p99"), strict=True):
             for index, (contender, title) in enumerate(record.contenders.items()):
                 drawn = []
@@ -121,14 +122,14 @@ def latency(record: RunRecord) -> str:
                         drawn.append((place, statistics.median(values)))
                 if drawn:
                     axes.plot(*zip(*drawn, strict=True), label=title, **_style(index, contender))
-            _milliseconds(axes, axes.yaxis, "y")
+            round_logarithmic(axes, axes.yaxis, "y")
             _load_axis(axes, record)
             axes.set_title(field, fontsize=10)
         panels[0].set_ylabel("latency, milliseconds")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure = panels[0].get_figure()
-        if handles and figure is not None:
-            figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        whole = panels[0].get_figure()
+        if handles and whole is not None:
+            whole.legend(handles, labels, loc="outside lower center", ncols=2)
     return file.getvalue() if handles else ""
 
 
@@ -139,7 +140,7 @@ def distribution(record: RunRecord) -> str:
         return ""
     load = names[len(names) // 2]
     drew = False
-    with _figure() as ((axes,), file):
+    with figure() as ((axes,), file):
         for index, (contender, title) in enumerate(record.contenders.items()):
             known = [
                 line.latency.quantiles
@@ -152,7 +153,7 @@ def distribution(record: RunRecord) -> str:
             across = [statistics.median(values) for values in zip(*known, strict=True)]
             style = {**_style(index, contender), "marker": ""}
             axes.plot(across, QUANTILES, label=title, **style)
-        _milliseconds(axes, axes.xaxis, "x")
+        round_logarithmic(axes, axes.xaxis, "x")
         axes.set_xlabel(f"latency, milliseconds ({load})")
         axes.set_ylabel("% of requests answered")
         _legend(axes)
@@ -166,7 +167,7 @@ def breakdown(record: RunRecord) -> str:
         return ""
     stacks = {count: _stack(record, count) for count in in_flight}
     names = list(dict.fromkeys(name for stack in stacks.values() for name in stack))
-    with _figure() as ((axes,), file):
+    with figure() as ((axes,), file):
         bottom = [0.0] * len(in_flight)
         for index, name in enumerate(names):
             # Shares: at 32 in flight a request takes twenty times as long as alone.
@@ -229,7 +230,7 @@ def _load_axis(axes: Axes, record: RunRecord) -> None:
     axes.set_xlabel("requests in flight")
 
 
-def _milliseconds(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
+def round_logarithmic(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
     """A logarithmic axis whose ticks are round numbers, not powers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -252,6 +253,6 @@ def _style(index: int, contender: str) -> dict[str, Any]:
 
 def _legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure = axes.get_figure()
-    if handles and figure is not None:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    whole = axes.get_figure()
+    if handles and whole is not None:
+        whole.legend(handles, labels, loc="outside lower center", ncols=2)

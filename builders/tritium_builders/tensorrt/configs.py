@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritium_builders.configs import ComponentGraph
+from tritium_builders.configs import ComponentGraph, let_requests_queue
 from tritium_builders.tensorrt.options import TensorRTOptions
 from tritium_builders.tensorrt.profiles import Profile
 
@@ -41,9 +41,8 @@ def plan_config(
         config.output.append(
             pb.ModelOutput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
-    # No queue delay: while one batch is computed the next one gathers by itself. Requests of one
-    # bucket have one shape, so they share batches.
-    config.dynamic_batching.SetInParent()
+    # Requests of one bucket have one shape, so they share batches.
+    let_requests_queue(config)
     config.instance_group.append(
         pb.ModelInstanceGroup(
             kind=pb.ModelInstanceGroup.KIND_GPU,

@@ -1,0 +1,133 @@
+"""Curves as pictures and tables, and into the page that explains them.
+
+python -m tritium_benchmarks.curves.show benchmarks/results/curves docs/performance.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tritium_benchmarks.curves.axes import ALONE, AXES, BUSY
+from tritium_benchmarks.curves.run import Curves, Place, median, read_curves
+from tritium_benchmarks.report.pages import fill_places
+from tritium_benchmarks.report.plots import COLOURS, figure, round_logarithmic
+from tritium_benchmarks.report.tables import Table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the pictures beside the page, and rewrite its tables."""
+    parser = argparse.ArgumentParser(description="Put curves into a page.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("page", type=Path)
+    given = parser.parse_args(arguments)
+    curves = read_curves(given.run)
+    pictures = given.page.parent / "images"
+    pictures.mkdir(exist_ok=True)
+    for axis in measured(curves):
+        (pictures / f"curve-{axis}.svg").write_text(picture(curves, axis), "utf-8")
+    known = {axis: table(curves, axis).to_markdown() for axis in measured(curves)}
+    known["machine"] = (
+        f"{curves.manifest['processor']}, {curves.manifest['cores']} cores; "
+        f"{curves.manifest['started'][:10]}."
+    )
+    given.page.write_text(fill_places(given.page.read_text("utf-8"), "curves", known), "utf-8")
+
+
+def measured(curves: Curves) -> list[str]:
+    """The axes that there are figures for."""
+    return [axis for axis in AXES if curves.at(axis)]
+
+
+def picture(curves: Curves, axis: str) -> str:
+    """Answers per second and p50 along an axis, as SVG."""
+    rate, wait = _loads(axis)
+    with figure(2) as ((left, right), file):
+        for panel, in_flight, of in (
+            (left, rate, _per_second),
+            (right, wait, _p50),
+        ):
+            drawn = [
+                (x, value)
+                for x, places in curves.at(axis, in_flight).items()
+                if (value := median(places, of)) is not None
+            ]
+            panel.plot(*zip(*drawn, strict=True), color=COLOURS[0], marker="o", markersize=4)
+            panel.set_xscale("log", base=2)
+            xs = [x for x, _ in drawn]
+            panel.set_xticks(xs, [str(x) for x in xs], rotation=45 if len(xs) > 7 else 0)
+            panel.minorticks_off()
+            panel.set_xlabel(AXES[axis].unit, fontsize=9)
+        left.set_ylim(bottom=0)
+        left.set_title(f"answers per second{_under(rate)}", fontsize=9)
+        right.set_title(f"p50, milliseconds{_under(wait)}", fontsize=9)
+        round_logarithmic(right, right.yaxis, "y")
+    return file.getvalue()
+
+
+def table(curves: Curves, axis: str) -> Table:
+    """Every place of an axis: medians over the repeats, and the spread of the throughput."""
+    rate, wait = _loads(axis)
+    rows: list[tuple[str, ...]] = []
+    for x, busy in curves.at(axis, rate).items():
+        alone = curves.at(axis, wait)[x]
+        failed = sum(sum(place.failures.values()) for place in busy)
+        rates = [place.per_second for place in busy]
+        rows.append(
+            (
+                str(x),
+                f"{median(busy, _per_second) or 0:.1f} ({min(rates):.1f} to {max(rates):.1f})",
+                _milliseconds(median(busy, _p50)),
+                _milliseconds(median(busy, _p99)),
+                _milliseconds(median(alone, _p50)),
+                str(failed),
+            )
+        )
+    headings: tuple[str, ...] = (
+        AXES[axis].unit,
+        f"answers/s{_under(rate)}",
+        "p50, ms",
+        "p99, ms",
+        f"p50{_under(wait)}, ms",
+        "failed",
+    )
+    if rate == wait:
+        headings, rows = _without(headings, 4), [_without(row, 4) for row in rows]
+    return Table(AXES[axis].title, headings, tuple(rows))
+
+
+def _without(row: tuple[str, ...], index: int) -> tuple[str, ...]:
+    return (*row[:index], *row[index + 1 :])
+
+
+def _loads(axis: str) -> tuple[int | None, int | None]:
+    """Requests in flight where throughput is told, and where latency is; None where one is x."""
+    loads = {point.in_flight for point in AXES[axis].points(1)}
+    return (BUSY, ALONE) if loads == {ALONE, BUSY} else (None, None)
+
+
+def _under(in_flight: int | None) -> str:
+    if in_flight is None:
+        return ""
+    return ", alone" if in_flight == ALONE else f", {in_flight} in flight"
+
+
+def _per_second(place: Place) -> float:
+    return place.per_second
+
+
+def _p50(place: Place) -> float | None:
+    return place.latency.p50 if place.latency else None
+
+
+def _p99(place: Place) -> float | None:
+    return place.latency.p99 if place.latency else None
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()
