@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tritium_builders.servables.encoders import Encoders, Tensors, share_cores
+from tritium_builders.servables import encoders as encoders_module
+from tritium_builders.servables.encoders import CoreAtWork, Encoders, Tensors, share_cores
 
 STEP = """
 class Step:
@@ -123,6 +128,14 @@ def test_instances_take_cores_in_turn() -> None:
     assert share_cores("demo_encoders_0_0", len(cores)) is None
 
 
+def in_a_thread(run: Callable[[], None]) -> None:
+    """Cores are kept to for good: the thread of the tests keeps all of them."""
+    before = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run).result()
+    assert os.sched_getaffinity(0) == before
+
+
 def test_what_keeps_to_cores_does(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     own, beside = cores[:1], cores[-1:]
@@ -132,17 +145,41 @@ def test_what_keeps_to_cores_does(tmp_path: Path) -> None:
         assert os.sched_getaffinity(0) == set(own)
         assert encoders._beside.submit(os.sched_getaffinity, 0).result() == set(beside)
 
-    errors: list[BaseException] = []
+    in_a_thread(run)
 
-    def guarded() -> None:
-        try:
-            run()
-        except BaseException as error:  # noqa: BLE001 - an assertion's, too
-            errors.append(error)
 
-    # In a thread of its own: the test's keeps its cores.
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    thread.join()
-    assert errors == []
-    assert sorted(os.sched_getaffinity(0)) == cores
+def test_a_core_of_an_instance_at_work_is_left_alone(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    locks = tmp_path / "locks"
+    locks.mkdir()
+
+    def threads_of_one_request(encoders: Encoders) -> int:
+        (found,) = encoders([request("a", "b")])
+        assert not isinstance(found, Exception)
+        return len({int(found[name][0, 0]) for name in ("text_encoder", "image_encoder")})
+
+    def run() -> None:
+        # Twice the same core where there is but one: it is at work, too.
+        shared = {"own": cores[:1], "beside": cores[-1:], "locks": str(locks)}
+        encoders, _ = make(tmp_path, cores=shared)
+        assert threads_of_one_request(encoders) == min(len(cores), 2)
+        with CoreAtWork(locks / f"core-{cores[-1]}") as was_idle:
+            assert was_idle
+            assert threads_of_one_request(encoders) == 1
+        assert threads_of_one_request(encoders) == min(len(cores), 2)
+
+    in_a_thread(run)
+
+
+def test_what_a_dead_instance_said_is_over(tmp_path: Path) -> None:
+    said = (
+        "import os, pathlib, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from encoders import CoreAtWork\n"
+        "CoreAtWork(pathlib.Path(sys.argv[2])).__enter__()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    folder = str(Path(encoders_module.__file__).parent)
+    subprocess.run([sys.executable, "-c", said, folder, str(tmp_path / "core-0")], check=False)
+    with CoreAtWork(tmp_path / "core-0") as was_idle:
+        assert was_idle

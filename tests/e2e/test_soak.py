@@ -30,6 +30,8 @@ WARM_UP_S = SECONDS / 10
 WINDOW_S = SECONDS / 60
 """Throughput is counted in windows: of a minute, in an hour."""
 CALLERS = 8
+SETTLING_MB = 250
+"""In the first minute, until every process has met its largest batches; then there is no more."""
 LEAST_SHARE = 0.95
 """Of the first windows' throughput, that the last ones have."""
 
@@ -102,7 +104,7 @@ def test_mixed_load_changes_nothing(server: Server) -> None:
         f"{windows[last]} in the last; the machine itself: {change:.2f}; "
         f"{before:.0f} MB, {after - before:+.0f} MB"
     )
-    assert after - before < MAX_GROWTH_MB
+    assert after - before < (MAX_GROWTH_MB if FULL else SETTLING_MB)
     assert server.pids == pids, "a process died and was replaced"
     assert in_flight(server) == 0
     if FULL:

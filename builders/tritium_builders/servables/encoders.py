@@ -7,16 +7,18 @@ needs no encoder to be loaded again. Needs numpy only; what it runs brings its o
 
 Every instance computes with few threads, and there are as many instances as the cores feed: no
 thread waits for another one's share of a batch, and no two engines fight for a core. A request that
-is alone has its text and its picture read side by side.
+is alone has its text and its picture read side by side, where another instance's core is idle.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ BRANCHES = {
     "image": ("image_decoder", "image_encoder"),
 }
 """Modality -> the steps that read it, in order."""
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""Names a folder of the server that started this process, for what its instances tell each other;
+prometheus_client looks for it, too."""
 REFUSED = "tritium.invalid_input "
 """How a step's refusal of an input starts; what the caller gets then is INVALID_ARGUMENT."""
 
@@ -51,8 +56,10 @@ class Encoders:
     Args:
         folder: The component's version folder; the other components' folders lie beside its parent.
         spec: `threads` of each engine call, `streams` of them side by side, `max_batch` in each;
-            `cores` that it shall compute on, where it shall keep to some; `steps`: step -> `model`
-            (a component's name), `servable` (its class) and `spec` (its own specification).
+            `cores` that it shall compute on, where it shall keep to some: its `own`, those `beside`
+            them that are another instance's, and a folder for `locks` that says who is at work;
+            `steps`: step -> `model` (a component's name), `servable` (its class) and `spec` (its
+            own specification).
         on_step: Told each step, how many requests it answered, and how many seconds that took.
     """
 
@@ -74,6 +81,10 @@ class Encoders:
         }
         self._on_step = on_step
         self._beside = ThreadPoolExecutor(1, initializer=partial(_keep_to, cores))
+        self._own_core, self._other_core = CoreAtWork(None), CoreAtWork(None)
+        if cores and "locks" in cores:
+            self._own_core = CoreAtWork(Path(cores["locks"]) / f"core-{cores['own'][0]}")
+            self._other_core = CoreAtWork(Path(cores["locks"]) / f"core-{cores['beside'][0]}")
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
         """Run the steps of every modality, on the requests that have it.
@@ -86,13 +97,19 @@ class Encoders:
             it was refused.
         """
         work = [Work(dict(request)) for request in requests]
-        text, image = ([one for one in work if name in one.tensors] for name in BRANCHES)
-        if len(work) > 1 or not (text and image):
-            self._branch("text", text)
-            self._branch("image", image)
-        else:
-            self._branch_both(work[0])
+        with self._own_core:
+            self._read(work)
         return [one.failure or one.tensors for one in work]
+
+    def _read(self, work: Sequence[Work]) -> None:
+        text, image = ([one for one in work if name in one.tensors] for name in BRANCHES)
+        if len(work) == 1 and text and image:
+            with self._other_core as idle:
+                if idle:
+                    self._branch_both(work[0])
+                    return
+        self._branch("text", text)
+        self._branch("image", image)
 
     def _branch_both(self, work: Work) -> None:
         """For a request alone: its text is encoded on another core while its picture is decoded."""
@@ -123,13 +140,42 @@ class Encoders:
         self._on_step(step, len(ready), time.perf_counter() - began)
 
 
-def _keep_to(cores: dict[str, list[int]] | None) -> None:
+class CoreAtWork:
+    """Says to the other instances that a core is at work, with a lock that ends with its holder.
+
+    Entering it tells whether nobody else had said so.
+
+    Args:
+        file: One for each core; None where nobody has to be told.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = None
+        if file is not None:
+            self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            weakref.finalize(self, os.close, self._file)
+
+    def __enter__(self) -> bool:
+        if self._file is None:
+            return True
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def _keep_to(cores: dict[str, Any] | None) -> None:
     """The thread beside an instance's own computes on another core than that."""
     if cores:
         os.sched_setaffinity(0, cores["beside"])
 
 
-def share_cores(instance: str, threads: int) -> dict[str, list[int]] | None:
+def share_cores(instance: str, threads: int) -> dict[str, Any] | None:
     """Which cores an instance keeps to: the next ones for each instance, all in turn.
 
     Args:
@@ -175,6 +221,8 @@ class TritonPythonModel:
         spec = json.loads(config["parameters"]["spec"]["string_value"])
         if spec["pin"]:
             spec["cores"] = share_cores(args["model_instance_name"], spec["threads"])
+            if spec["cores"] and COUNTS in os.environ:
+                spec["cores"]["locks"] = os.environ[COUNTS]
         self._servable = Encoders(folder, spec, step_metrics(spec["steps"]))
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
@@ -229,7 +277,6 @@ class StepMetrics:
 
 def step_metrics(steps: dict[str, Any]) -> Callable[[str, int, float], None]:
     """What counts the steps: nothing where no server reads the counts."""
-    # prometheus_client looks for this when it is imported.
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if COUNTS in os.environ:
         return StepMetrics(steps)
     return lambda *_: None
