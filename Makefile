@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table bench bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table curves profile serving-table bench bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,19 @@ bench-smoke: $(READY)  ## the same in small, under a minute, for its shape and n
 	@$(BENCH_READY)
 	@$(BIN)/$(BENCH) --against fastapi-onnxruntime --workload single --seconds 1 --repeats 2 \
 		--held-out 20 --out bench-results/smoke
+
+curves: $(READY)  ## how cost grows with load, batches, pictures, texts and cores: docs/performance.md
+	@$(BENCH_READY)
+	@$(BIN)/tritium bench curves openmoji --repeats 2 --out benchmarks/results/curves
+	@$(BIN)/python -m tritium_benchmarks.curves.show benchmarks/results/curves docs/performance.md
+
+profile: $(READY)  ## where processor time goes under load: benchmarks/results/profile.md
+	@$(BENCH_READY)
+	@$(BIN)/python -m tritium_benchmarks.profile_table openmoji benchmarks/results
+
+serving-table: $(READY)  ## tails, overload, cache, start and memory: benchmarks/results/serving.md
+	@$(BENCH_READY)
+	@$(BIN)/python -m tritium_benchmarks.serving_table openmoji benchmarks/results --page docs/performance.md
 
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
 	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results

@@ -27,6 +27,7 @@ NAMES = (
     "large-images",
     "mixed-length",
     "offline",
+    "overload",
     "poisson",
     "repeats",
     "saturate",

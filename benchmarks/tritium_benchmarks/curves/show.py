@@ -27,12 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures.mkdir(exist_ok=True)
     for axis in measured(curves):
         (pictures / f"curve-{axis}.svg").write_text(picture(curves, axis), "utf-8")
+    page = given.page.read_text("utf-8")
+    given.page.write_text(fill_places(page, "curves", places(curves)), "utf-8")
+
+
+def places(curves: Curves) -> dict[str, str]:
+    """What a page can show: name -> Markdown."""
     known = {axis: table(curves, axis).to_markdown() for axis in measured(curves)}
-    known["machine"] = (
-        f"{curves.manifest['processor']}, {curves.manifest['cores']} cores; "
-        f"{curves.manifest['started'][:10]}."
-    )
-    given.page.write_text(fill_places(given.page.read_text("utf-8"), "curves", known), "utf-8")
+    manifest = curves.manifest
+    machine = f"{manifest['processor']}, {manifest['cores']} cores; {manifest['started'][:10]}."
+    return {**known, "machine": machine}
 
 
 def measured(curves: Curves) -> list[str]:
