@@ -21,7 +21,7 @@ import psutil
 from tritium_benchmarks.callers import connected
 from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Running
 from tritium_benchmarks.driver import Load, closed_loop
-from tritium_benchmarks.inputs import make_requests
+from tritium_benchmarks.inputs import Request, make_requests
 from tritium_benchmarks.manifest import make_manifest
 from tritium_benchmarks.planning import live_release_of
 from tritium_benchmarks.report.tables import Table
@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default="profile", help="of the files, without ending")
     given = parser.parse_args(arguments)
     release = live_release_of(given.repository, given.app)
+    requests = make_requests(load_workload("saturate"), 64)
     with serve(given.repository, ports=Ports.free(), apps=[given.app]) as server:
-        asyncio.run(_load(server, release, given.seconds / 5))
-        shares, per_second = measure(server, release, given.seconds)
+        asyncio.run(_load(server, release, requests, given.seconds / 5))
+        shares, per_second = measure(server, release, requests, given.seconds)
     document = {
         "manifest": make_manifest(given.repository, given.app),
         "answers_per_second": round(per_second, 1),
@@ -74,7 +75,9 @@ def table(shares: Sequence[Share]) -> Table:
     return Table("Processor time", ("process", "ms for each request", "of all cores"), rows)
 
 
-def measure(server: Server, release: Release, seconds: float) -> tuple[list[Share], float]:
+def measure(
+    server: Server, release: Release, requests: Sequence[Request], seconds: float
+) -> tuple[list[Share], float]:
     """Hold a load, and see who worked meanwhile.
 
     Returns:
@@ -84,7 +87,7 @@ def measure(server: Server, release: Release, seconds: float) -> tuple[list[Shar
     models = step_models(release)
     steps_before = read_sums(server.grpc_url, models, server.step_metrics_url)
     before = {pid: _cpu_s(process) for pid, process in processes.items()}
-    load = asyncio.run(_load(server, release, seconds))
+    load = asyncio.run(_load(server, release, requests, seconds))
     after = {pid: _cpu_s(process) for pid, process in processes.items()}
     steps_after = read_sums(server.grpc_url, models, server.step_metrics_url)
     # The load warmed up, and was waited for at its end: its requests are those that were counted.
@@ -103,15 +106,18 @@ def measure(server: Server, release: Release, seconds: float) -> tuple[list[Shar
     for name, cpu_ms in sorted(spent.items(), key=lambda item: -item[1]):
         shares.append(Share(name, round(cpu_ms, 3), cpu_ms / cores_ms))
         if name == "encoders":
-            shares += [Share(f"- {step}", round(ms, 3), ms / cores_ms) for step, ms in steps.items()]
+            shares += [
+                Share(f"- {step}", round(ms, 3), ms / cores_ms) for step, ms in steps.items()
+            ]
     idle = max(cores_ms - sum(spent.values()), 0.0)
     return [*shares, Share("idle, and everything else", round(idle, 3), idle / cores_ms)], (
         load.per_second
     )
 
 
-async def _load(server: Server, release: Release, seconds: float) -> Load:
-    requests = make_requests(load_workload("saturate"), 64)
+async def _load(
+    server: Server, release: Release, requests: Sequence[Request], seconds: float
+) -> Load:
     running = Running(CONTENDERS[TRITIUM], server.grpc_url)
     async with connected(running, release.app, release.labels, requests) as caller:
         return await closed_loop(caller, in_flight=IN_FLIGHT, seconds=seconds)

@@ -265,7 +265,7 @@ def texts(bench: Bench, _bundle: Bundle) -> list[Figure]:
 def overload(bench: Bench, _bundle: Bundle) -> list[Figure]:
     """Three times the peak: what is answered, how late, and how soon it is over."""
     requests = everyday()
-    shares, worst, after, refused = [], [], [], []
+    shares, worst, after, refused, asking = [], [], [], [], []
     for seed in range(bench.repeats):
         calm = float(np.median(bench.closed(requests, 1, seconds=PAUSE_S).latencies_ms))
         peak = bench.closed(requests, 32).per_second
@@ -274,6 +274,7 @@ def overload(bench: Bench, _bundle: Bundle) -> list[Figure]:
         worst.append(float(np.percentile(load.latencies_ms, 99)))
         total = sum(load.failures.values()) + len(load.latencies_ms)
         refused.append(sum(load.failures.values()) / total)
+        asking.append(load.generator_cpu)
         kinds = ", ".join(sorted(load.failures))
         # All answers of the overload were waited for: what comes now is as quick as ever, or not.
         now = bench.closed(requests, 1, seconds=PAUSE_S).latencies_ms
@@ -281,6 +282,7 @@ def overload(bench: Bench, _bundle: Bundle) -> list[Figure]:
     how = (
         f"{OVERLOAD:g} times the peak, {2 * bench.seconds:g} s; refused {min(refused):.0%} to "
         f"{max(refused):.0%} ({kinds}); p99 of what was answered {max(worst):.0f} ms at most; "
+        f"asking took {statistics.median(asking):.2f} of the cores; "
         f"p50 alone in the second after it / before it {statistics.median(after):.2f}"
     )
     return [Figure("goodput under overload / peak", f"{statistics.median(shares):.2f}", how)]
