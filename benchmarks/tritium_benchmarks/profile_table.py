@@ -98,7 +98,7 @@ def measure(
         name = GENERATOR if pid == os.getpid() else _name(process)
         spent[name] = spent.get(name, 0.0) + 1000 * (after[pid] - before[pid]) / whole
     steps = {
-        step: (steps_after[step].infer - steps_before.get(step, Sums()).infer) / 1e6 / whole
+        step: (sums.infer - steps_before.get(step, Sums()).infer) / 1e6 / whole
         for step, sums in steps_after.items()
         if sums.busy
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.benchmarks.records import MANIFEST
+
 from tritium_benchmarks.curves.axes import ALONE, AXES, BUSY, workload
 from tritium_benchmarks.curves.run import (
     CurveOptions,
