@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from tritium_builders.bundle import Bundle
 from tritium_builders.configs import ENCODERS_BATCH, share_cores_out
+from tritium_builders.cores import available_cores
 from tritium_builders.release import RuntimeChoice, Target
 from tritium_builders.samples import raw_request
 
@@ -36,7 +36,7 @@ def choose(
         load: Target -> what loads its encoders with so many threads; the first one wins a tie.
         progress: Told the target that is loaded.
     """
-    _, threads = share_cores_out(len(os.sched_getaffinity(0)))
+    _, threads = share_cores_out(available_cores())
     loaded = {}
     for target, load_one in load.items():
         progress(target)

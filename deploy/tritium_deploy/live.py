@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from tritium_builders.cores import available_cores
 from tritium_builders.errors import BundleError, PublishError
 from tritium_builders.release import (
     GOLDEN,
@@ -107,9 +108,11 @@ def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -
     twice = {name for name, count in Counter(one.app for one in tunings).items() if count > 1}
     if twice:
         raise TuningError(f"app {min(twice)} has two tuning files; give --tuning once for each app")
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
+    # Under a quota the same cores are other containers', too: keeping to them is standing in line.
+    own_cores = len(live) == 1 and cores == len(os.sched_getaffinity(0))
     defaults = [
-        machine_tuning(app.name, app.release.loaded, cores, alone=len(live) == 1)
+        machine_tuning(app.name, app.release.loaded, cores, own_cores=own_cores)
         for app in live
         if "encoders" in app.release.loaded
     ]

@@ -86,7 +86,7 @@ class Tuning(_Strict):
     """What it was found with: machine, release, figures. For people; not read again."""
 
 
-def machine_tuning(app: str, roles: Iterable[Role], cores: int, *, alone: bool) -> Tuning:
+def machine_tuning(app: str, roles: Iterable[Role], cores: int, *, own_cores: bool) -> Tuning:
     """How an app with `encoders` runs where nobody has tuned it: an instance for each core.
 
     At most eight: instances with few threads answer more than one with many, and each holds the
@@ -96,10 +96,10 @@ def machine_tuning(app: str, roles: Iterable[Role], cores: int, *, alone: bool) 
         app: The app.
         roles: Of its loaded components.
         cores: That the server may use.
-        alone: Whether no other app is served: only then do instances keep to their cores.
+        own_cores: Whether nobody else uses them: only then do instances keep to theirs.
     """
     instances, threads = share_cores_out(cores)
-    encoders = ComponentTuning(instances=instances, threads=threads, pin=alone and cores > 1)
+    encoders = ComponentTuning(instances=instances, threads=threads, pin=own_cores and cores > 1)
     # A head's work is over before a second thread of it would have a core.
     heads: dict[Role, ComponentTuning] = {
         role: ComponentTuning(threads=threads) for role in roles if role != "encoders"

@@ -99,12 +99,12 @@ ROLES: tuple[Role, ...] = ("encoders", "fusion_head", "fusion_head_text")
 
 def test_a_machine_s_cores_are_shared_out() -> None:
     for cores, instances, threads in ((1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (40, 8, 5)):
-        found = machine_tuning("demo", ROLES, cores, alone=True).components["encoders"]
+        found = machine_tuning("demo", ROLES, cores, own_cores=True).components["encoders"]
         assert (found.instances, found.threads) == (instances, threads)
         assert found.pin == (cores > 1)
-        assert machine_tuning("demo", ROLES, cores, alone=True).components.keys() == set(ROLES)
+        assert machine_tuning("demo", ROLES, cores, own_cores=True).components.keys() == set(ROLES)
     # Two apps would both keep to the first cores, whoever of them has something to do.
-    assert not machine_tuning("demo", ROLES, 8, alone=False).components["encoders"].pin
+    assert not machine_tuning("demo", ROLES, 8, own_cores=False).components["encoders"].pin
 
 
 @pytest.mark.e2e

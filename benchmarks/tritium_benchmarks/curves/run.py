@@ -181,7 +181,7 @@ class _Prepared:
             role: component.model for role, component in self._release.loaded.items()
         }
         app, cores = self._options.app, len(os.sched_getaffinity(0))
-        default = machine_tuning(app, models, cores, alone=True).components["encoders"]
+        default = machine_tuning(app, models, cores, own_cores=True).components["encoders"]
         asked = ComponentTuning(max_batch=size) if size else ComponentTuning()
         tuning = default.model_copy(update=asked.model_dump(exclude_none=True))
         configs = tuned_configs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tritium_benchmarks.planning import live_release_of
 from tritium_benchmarks.tune.search import Found, Score, search
 from tritium_benchmarks.tune.serving import start_of, trials
 from tritium_benchmarks.workload import Workload
+from tritium_builders.cores import available_cores
 from tritium_client.contract import MODALITIES
 from tritium_deploy.tuning import Tuning, write_tuning
 
@@ -66,7 +66,7 @@ def tune(options: TuneOptions, path: Path, on_trial: OnTrial = lambda *_: None) 
     subject = Subject(
         options.app, options.repository, options.bundle or Path("bundles") / options.app, Path()
     )
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     start = start_of(release, options.repository, cores)
     with tempfile.TemporaryDirectory(prefix="tritium-tune-") as folder:
         data = write_input_data(both, Path(folder) / "input.json")

@@ -35,7 +35,7 @@ def start_of(release: Release, repository: Path, cores: int) -> Setting:
             "built it, and `tritium build` makes one that has"
         )
     config = read_config(repository, release.loaded["encoders"].model)
-    default = machine_tuning(release.app, release.loaded, cores, alone=True)
+    default = machine_tuning(release.app, release.loaded, cores, own_cores=True)
     default.components["encoders"].apply(config, "encoders")
     spec = json.loads(config.parameters["spec"].string_value)
     return Setting(
