@@ -239,8 +239,8 @@ CASES = {
         f"max_batch_size is 9, and that of step 1 ({RELEASE}) is 8"),
     "no batch": ("batch-mismatch", ALIAS, swap(ALIAS, "size: 8", "size: 0"), "is 0, and that of"),
     "negative batch": ("batch-mismatch", ALIAS, swap(ALIAS, "size: 8", "size: -1"), "size is -1"),
-    "preferred": ("batch-mismatch", HEAD, swap(HEAD, "dynamic_batching { }",
-        "dynamic_batching { preferred_batch_size: [4, 16] }"),
+    "preferred": ("batch-mismatch", HEAD, swap(HEAD, "dynamic_batching {",
+        "dynamic_batching { preferred_batch_size: [4, 16]"),
         "prefers batches of 16, and max_batch_size is 8"),
     "no such profile": ("profile-coverage", ENCODER,
         swap(ENCODER, 'profile: "2"', 'profile: "2" profile: "5"'),
@@ -287,9 +287,9 @@ CASES = {
     "any length": ("warmup-shape", ENCODER,
         swap(ENCODER, "value { data_type: TYPE_INT64 dims: 16",
             "value { data_type: TYPE_INT64 dims: -1"), "dims [-1], and the model has [-1]"),
-    "warm-up's batch": ("warmup-shape", DECODER, swap(DECODER, "dynamic_batching { }",
-        'dynamic_batching { } model_warmup { name: "w" batch_size: 9 '
-        'inputs { key: "image" value { data_type: TYPE_STRING dims: 1 } } }'),
+    "warm-up's batch": ("warmup-shape", DECODER, swap(DECODER, "dynamic_batching {",
+        'model_warmup { name: "w" batch_size: 9 '
+        'inputs { key: "image" value { data_type: TYPE_STRING dims: 1 } } } dynamic_batching {'),
         "model_warmup w has batch_size 9, and max_batch_size is 8"),
     "warm-up of none": ("warmup-shape", HEAD,
         swap(HEAD, 'name: "batch_1" batch_size: 1', 'name: "batch_1"'), "batch_1 has batch_size 0"),

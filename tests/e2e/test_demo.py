@@ -1,4 +1,4 @@
-"""`make demo`'s command, with what the session already trained and built."""
+"""`make demo`'s command, with what the session already trained."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ pytestmark = pytest.mark.e2e
 
 
 def test_the_demo_shows_answers_accuracy_and_parity(
-    demo: TrainedDemo, folds: tuple[Fold, ...], repository: Path
+    demo: TrainedDemo, folds: tuple[Fold, ...], tmp_path: Path
 ) -> None:
+    repository = tmp_path / "repository"
     release = folds[0].release
     done = tritium(
         "demo", "--recipe", str(RECIPE), "--bundle", str(demo.folder),
