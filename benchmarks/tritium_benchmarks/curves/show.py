@@ -6,6 +6,7 @@ python -m tritium_benchmarks.curves.show benchmarks/results/curves docs/performa
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,22 +46,27 @@ def measured(curves: Curves) -> list[str]:
 
 
 def picture(curves: Curves, axis: str) -> str:
-    """Answers per second and p50 along an axis, as SVG."""
+    """Answers per second and p50 along an axis, as SVG; bars are the least and the most."""
     rate, wait = _loads(axis)
     with figure(2) as ((left, right), file):
         for panel, in_flight, of in (
             (left, rate, _per_second),
             (right, wait, _p50),
         ):
-            drawn = [
-                (x, value)
+            told = {
+                x: [value for place in places if (value := of(place)) is not None]
                 for x, places in curves.at(axis, in_flight).items()
-                if (value := median(places, of)) is not None
+            }
+            drawn = {x: values for x, values in told.items() if values}
+            middle = [statistics.median(values) for values in drawn.values()]
+            bars = [
+                [value - min(values) for value, values in zip(middle, drawn.values(), strict=True)],
+                [max(values) - value for value, values in zip(middle, drawn.values(), strict=True)],
             ]
-            panel.plot(*zip(*drawn, strict=True), color=COLOURS[0], marker="o", markersize=4)
+            xs = list(drawn)
+            panel.errorbar(xs, middle, bars, color=COLOURS[0], marker="o", markersize=4, capsize=2)
             panel.set_xscale("log", base=2)
-            xs = [x for x, _ in drawn]
-            panel.set_xticks(xs, [str(x) for x in xs], rotation=45 if len(xs) > 7 else 0)
+            panel.set_xticks(xs, [str(x) for x in xs], rotation=45 if len(xs) > 6 else 0)
             panel.minorticks_off()
             panel.set_xlabel(AXES[axis].unit, fontsize=9)
         left.set_ylim(bottom=0)
