@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -280,21 +281,26 @@ def curves_command(
     """Measure how the cost grows: with load, batches, picture sizes, text lengths and cores."""
     with needs("bench"):
         from tritium_benchmarks.curves.axes import AXES
-        from tritium_benchmarks.curves.run import CurveOptions, measure, write_curves
+        from tritium_benchmarks.curves.records import read_curves, write_curves
+        from tritium_benchmarks.curves.run import CurveOptions, measure
         from tritium_benchmarks.curves.show import measured, picture, table
 
     options = CurveOptions(app, tuple(axis or AXES), repository, seconds=seconds, repeats=repeats)
     folder = out or Path("bench-results") / f"{app}-curves"
     with _stopping(), _progress(as_json) as tell:
-        curves = measure(options, tell)
-    path = write_curves(curves, folder)
+        try:
+            curves = measure(options, tell, partial(write_curves, folder=folder))
+        except KeyboardInterrupt:
+            kept = len(read_curves(folder).places)
+            typer.echo(f"interrupted; {kept} places are kept in {folder}", err=True)
+            raise typer.Exit(1) from None
     for name in measured(curves):
         (folder / f"{name}.svg").write_text(picture(curves, name), "utf-8")
     if as_json:
         sys.stdout.write(curves.model_dump_json() + "\n")
         return
     _print_tables([table(curves, name) for name in measured(curves)])
-    typer.echo(f"figures: {path}; pictures beside it")
+    typer.echo(f"figures and pictures: {folder}")
 
 
 @contextmanager

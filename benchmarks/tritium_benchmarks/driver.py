@@ -4,7 +4,8 @@ perf_analyzer asks Triton only, ends at the first failed request, and knows no o
 latencies count from when a request was due. This one asks any contender through a `Caller`, from
 one asyncio process, and says what it cost itself.
 
-load = asyncio.run(closed_loop(caller, in_flight=16, seconds=10))
+load = hold(server, "openmoji", labels, requests,
+            lambda caller: closed_loop(caller, in_flight=16, seconds=10))
 load.per_second, load.latencies_ms, load.failures
 """
 
@@ -13,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tritium_benchmarks.callers import Caller
+from tritium_benchmarks.callers import Caller, connected
+from tritium_benchmarks.contenders import Running
+from tritium_benchmarks.inputs import Request
 
 LEAST_WARM_UP_S = 0.5
 LEAST_ANSWERS = 4
@@ -77,6 +80,30 @@ class _Tally:
             return
         if self._counts:
             self.latencies.append((time.perf_counter() - due) * 1000)
+
+
+def hold(
+    server: Running,
+    app: str,
+    labels: Sequence[str],
+    requests: Sequence[Request],
+    load: Callable[[Caller], Awaitable[Load]],
+) -> Load:
+    """Connect, hold a load, and hang up.
+
+    Args:
+        server: Whom to ask.
+        app: The app.
+        labels: Its labels, in order.
+        requests: What the callers' numbers count.
+        load: One of the loads below, of a caller.
+    """
+
+    async def run() -> Load:
+        async with connected(server, app, labels, requests) as caller:
+            return await load(caller)
+
+    return asyncio.run(run())
 
 
 async def closed_loop(

@@ -9,18 +9,15 @@ steps took. What is left over beside the steps is what serving costs.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from tritium_benchmarks.callers import connected
 from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Running
-from tritium_benchmarks.driver import Load, closed_loop
+from tritium_benchmarks.driver import Load, closed_loop, hold
 from tritium_benchmarks.inputs import Request, make_requests
 from tritium_benchmarks.manifest import make_manifest
 from tritium_benchmarks.planning import live_release_of
@@ -29,7 +26,7 @@ from tritium_benchmarks.results import write_results
 from tritium_benchmarks.steps import Sums, read_sums, step_models
 from tritium_benchmarks.workload import load_workload
 from tritium_builders.release import Release
-from tritium_client.contract import ROLES
+from tritium_client.contract import role_of
 from tritium_deploy import Ports, Server, serve
 
 IN_FLIGHT = 16
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     release = live_release_of(given.repository, given.app)
     requests = make_requests(load_workload("saturate"), 64)
     with serve(given.repository, ports=Ports.free(), apps=[given.app]) as server:
-        asyncio.run(_load(server, release, requests, given.seconds / 5))
+        _load(server, release, requests, given.seconds / 5)
         shares, per_second = measure(server, release, requests, given.seconds)
     document = {
         "manifest": make_manifest(given.repository, given.app),
@@ -87,7 +84,7 @@ def measure(
     models = step_models(release)
     steps_before = read_sums(server.grpc_url, models, server.step_metrics_url)
     before = {pid: _cpu_s(process) for pid, process in processes.items()}
-    load = asyncio.run(_load(server, release, requests, seconds))
+    load = _load(server, release, requests, seconds)
     after = {pid: _cpu_s(process) for pid, process in processes.items()}
     steps_after = read_sums(server.grpc_url, models, server.step_metrics_url)
     # The load warmed up, and was waited for at its end: its requests are those that were counted.
@@ -115,12 +112,11 @@ def measure(
     )
 
 
-async def _load(
-    server: Server, release: Release, requests: Sequence[Request], seconds: float
-) -> Load:
-    running = Running(CONTENDERS[TRITIUM], server.grpc_url)
-    async with connected(running, release.app, release.labels, requests) as caller:
-        return await closed_loop(caller, in_flight=IN_FLIGHT, seconds=seconds)
+def _load(server: Server, release: Release, requests: Sequence[Request], seconds: float) -> Load:
+    return hold(
+        Running(CONTENDERS[TRITIUM], server.grpc_url), release.app, release.labels, requests,
+        lambda caller: closed_loop(caller, in_flight=IN_FLIGHT, seconds=seconds),
+    )  # fmt: skip
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -130,9 +126,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 def _name(process: psutil.Process) -> str:
     """A stub's role, else the program's name."""
-    roles = "|".join(ROLES)
-    found = re.search(rf"_({roles})_[0-9a-f]{{12}}", " ".join(process.cmdline()))
-    return found[1] if found else process.name()
+    return role_of(" ".join(process.cmdline())) or process.name()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,16 @@ QUANTILES = (*range(0, 100, 5), 99, 99.9, 100)
 """Of the latencies that are kept, in percent."""
 
 
-class _Kept(BaseModel):
+class Kept(BaseModel):
+    """What is kept as JSON."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Latency(_Kept):
+AnyKept = TypeVar("AnyKept", bound=Kept)
+
+
+class Latency(Kept):
     """Milliseconds from sending a request (open loop: from when it was due) to its answer."""
 
     mean: float
@@ -48,15 +53,15 @@ class Latency(_Kept):
         p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99))
         quantiles = np.percentile(milliseconds, QUANTILES)
         return cls(
-            mean=_short(milliseconds.mean()),
-            p50=_short(p50),
-            p95=_short(p95),
-            p99=_short(p99),
-            quantiles=tuple(map(_short, quantiles)),
+            mean=short(milliseconds.mean()),
+            p50=short(p50),
+            p95=short(p95),
+            p99=short(p99),
+            quantiles=tuple(map(short, quantiles)),
         )
 
 
-class Measurement(_Kept):
+class Measurement(Kept):
     """One contender under one load, once."""
 
     contender: str
@@ -87,11 +92,11 @@ class Measurement(_Kept):
         latency = Latency.of(seen.latencies_ms) if len(seen.latencies_ms) else None
         return cls(
             tool="driver",
-            seconds=_short(seen.seconds),
-            per_second=_short(seen.per_second),
+            seconds=short(seen.seconds),
+            per_second=short(seen.per_second),
             latency=latency,
             failures=dict(seen.failures),
-            generator_cpu=_short(seen.generator_cpu),
+            generator_cpu=short(seen.generator_cpu),
             **known,
         )
 
@@ -102,19 +107,19 @@ class Measurement(_Kept):
             tool="perf_analyzer",
             in_flight=measured.in_flight,
             seconds=measured.seconds,
-            per_second=_short(measured.per_second),
+            per_second=short(measured.per_second),
             latency=Latency(
-                mean=_short(measured.mean_ms),
-                p50=_short(measured.p50_ms),
-                p95=_short(measured.p95_ms),
-                p99=_short(measured.p99_ms),
+                mean=short(measured.mean_ms),
+                p50=short(measured.p50_ms),
+                p95=short(measured.p95_ms),
+                p99=short(measured.p99_ms),
             ),
-            generator_cpu=_short(measured.generator_cpu),
+            generator_cpu=short(measured.generator_cpu),
             **known,
         )
 
 
-class StepTime(_Kept):
+class StepTime(Kept):
     """Where the time of Tritium's requests went, means over one load: one step of the graph."""
 
     in_flight: int
@@ -134,7 +139,7 @@ class StepTime(_Kept):
         return self.queue_ms + self.input_ms + self.infer_ms + self.output_ms
 
 
-class Fairness(_Kept):
+class Fairness(Kept):
     """What a contender answers for the held-out items."""
 
     contender: str
@@ -145,7 +150,7 @@ class Fairness(_Kept):
     """Share of right labels; None where nobody said what is right."""
 
 
-class RunRecord(_Kept):
+class RunRecord(Kept):
     """All of one run."""
 
     schema_version: int = SCHEMA
@@ -168,13 +173,22 @@ def write_record(record: RunRecord, folder: Path) -> Path:
     Raises:
         RecordError: the folder cannot be written, with the reason and the fix.
     """
-    path = folder / RECORD
+    return keep(record, folder / RECORD)
+
+
+def keep(document: Kept, path: Path) -> Path:
+    """Write a document; whoever reads it meanwhile sees the old one or the new one, whole.
+
+    Raises:
+        RecordError: the folder cannot be written, with the reason and the fix.
+    """
+    folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{RECORD}-")
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(record.model_dump_json(indent=1) + "\n")
+                file.write(document.model_dump_json(indent=1) + "\n")
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
@@ -197,12 +211,25 @@ def read_record(place: str | Path) -> RunRecord:
         RecordError: there is none, or it is not one.
     """
     path = Path(place)
-    path = path / RECORD if path.is_dir() else path
+    return read_kept(RunRecord, path / RECORD if path.is_dir() else path, "tritium bench run")
+
+
+def read_kept(kind: type[AnyKept], path: Path, command: str) -> AnyKept:
+    """Read what `keep` wrote.
+
+    Args:
+        kind: What it is.
+        path: Where it lies.
+        command: What writes such files, for errors.
+
+    Raises:
+        RecordError: it is not there, or not what it should be.
+    """
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise RecordError(
-            f"{path} cannot be read ({error.strerror}); give the folder that `tritium bench run "
+            f"{path} cannot be read ({error.strerror}); give the folder that `{command} "
             "--out` wrote"
         ) from error
     except ValidationError as error:
@@ -211,6 +238,6 @@ def read_record(place: str | Path) -> RunRecord:
         raise RecordError(f"{path}: {where}: {first['msg']}; measure again") from error
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Five digits: more are noise, and make the committed files long."""
     return float(f"{float(value):.5g}")

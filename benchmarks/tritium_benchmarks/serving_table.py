@@ -10,38 +10,38 @@ are of figures that were measured in turns, in one run; `make bench` has the com
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
 import statistics
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 
 from tritium_benchmarks.baselines.engine_model import RUNTIMES, EngineModel
-from tritium_benchmarks.callers import connected
+from tritium_benchmarks.callers import Caller
 from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Running
 from tritium_benchmarks.curves.axes import workload
-from tritium_benchmarks.driver import Load, closed_loop, open_loop
+from tritium_benchmarks.driver import Load, closed_loop, hold, open_loop
 from tritium_benchmarks.inputs import Request, make_requests
 from tritium_benchmarks.manifest import make_manifest
 from tritium_benchmarks.perf_analyzer import measure as perf_analyzer
 from tritium_benchmarks.perf_analyzer.input_data import write_input_data
+from tritium_benchmarks.planning import live_release_of
 from tritium_benchmarks.report.pages import fill_places
 from tritium_benchmarks.report.tables import Table
 from tritium_benchmarks.results import write_results
-from tritium_benchmarks.steps import read_sums, step_models
+from tritium_benchmarks.steps import WHOLE, read_sums, step_models
 from tritium_benchmarks.workload import Mix, Words, load_workload
 from tritium_builders.bundle import Bundle
 from tritium_builders.graphs import write_graphs
-from tritium_builders.release import Release, load_release, release_folder
+from tritium_builders.release import Release
 from tritium_client import contract
 from tritium_deploy import Ports, Server, serve
 
@@ -50,6 +50,7 @@ CACHE_MIB = 64
 SHARE = 0.7
 OVERLOAD = 3.0
 PAUSE_S = 1.0
+MEBIBYTE = 2**20
 CALLS = 100
 """Of each turn of a request alone."""
 
@@ -80,11 +81,9 @@ class Bench:
 
     def closed(self, requests: Sequence[Request], in_flight: int, seconds: float = 0) -> Load:
         """Keep so many requests under way."""
+        held = seconds or self.seconds
         return self._hold(
-            requests,
-            lambda caller: closed_loop(
-                caller, in_flight=in_flight, seconds=seconds or self.seconds
-            ),
+            requests, lambda caller: closed_loop(caller, in_flight=in_flight, seconds=held)
         )
 
     def open(self, requests: Sequence[Request], rate: float, seed: int) -> Load:
@@ -94,14 +93,8 @@ class Bench:
             lambda caller: open_loop(caller, rate=rate, seconds=2 * self.seconds, seed=seed),
         )
 
-    def _hold(self, requests: Sequence[Request], hold: Callable[[Any], Any]) -> Load:
-        async def run() -> Load:
-            app, labels = self.release.app, self.release.labels
-            async with connected(self.running, app, labels, requests) as caller:
-                load: Load = await hold(caller)
-                return load
-
-        return asyncio.run(run())
+    def _hold(self, requests: Sequence[Request], load: Callable[[Caller], Awaitable[Load]]) -> Load:
+        return hold(self.running, self.release.app, self.release.labels, requests, load)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,17 +108,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args(arguments)
-    manifest = make_manifest(given.repository, given.app)
-    folder = release_folder(given.repository, given.app, manifest["release"]["number"])
+    release = live_release_of(given.repository, given.app)
     bundle = Bundle.load(given.bundle or Path("bundles") / given.app)
     figures: list[Figure] = []
     with serve(given.repository, ports=Ports.free(), apps=[given.app]) as server:
-        bench = Bench(server, load_release(folder), given.seconds, given.repeats)
+        bench = Bench(server, release, given.seconds, given.repeats)
         for measure in (start, memory_at_first, alone, tail, lengths, pictures, texts, overload):
             print(f"{measure.__name__} ...", file=sys.stderr, flush=True)  # noqa: T201 - minutes
             figures += measure(bench, bundle)
         figures += memory_afterwards(bench, bundle)
         figures += cache(bench, given.repository)
+    manifest = make_manifest(given.repository, given.app)
     document = {"manifest": manifest, "figures": [asdict(figure) for figure in figures]}
     write_results(given.results, "serving", document, table(figures))
     if given.page is not None:
@@ -246,20 +239,23 @@ def pictures(bench: Bench, bundle: Bundle) -> list[Figure]:
 
 def texts(bench: Bench, _bundle: Bundle) -> list[Figure]:
     """Requests without a picture run nothing of pictures."""
-    models = step_models(bench.release)
+    app = bench.release.app
+    alone = contract.entry_point(app, "classify", ("image",))
+    models = {**step_models(bench.release), "image alone": alone}
 
-    def executions() -> dict[str, int]:
+    def requests_of(step: str) -> int:
         sums = read_sums(bench.server.grpc_url, models, bench.server.step_metrics_url)
-        return {step: done.executions for step, done in sums.items()}
+        return sums[step].requests
 
-    requests = make_requests(workload(text_only=True), 32)
-    before = executions()
-    answered = len(bench.closed(requests, 16).latencies_ms)
-    after = executions()
-    ran = after.get("image_encoder", 0) - before.get("image_encoder", 0)
-    # The server asks itself a golden sample of each entry point every ten seconds.
-    how = f"{answered} texts answered; golden samples with a picture counted"
-    return [Figure("image encoder executions for texts alone", str(ran), how)]
+    def counted() -> tuple[int, int]:
+        """Pictures that were encoded, and those that somebody sent."""
+        return requests_of("image_encoder"), requests_of(WHOLE) + requests_of("image alone")
+
+    before = counted()
+    answered = len(bench.closed(make_requests(workload(text_only=True), 32), 16).latencies_ms)
+    encoded, sent = (after - was for after, was in zip(counted(), before, strict=True))
+    how = f"{answered} texts answered; {sent} golden samples with a picture in between"
+    return [Figure("pictures encoded for texts alone", str(encoded - sent), how)]
 
 
 def overload(bench: Bench, _bundle: Bundle) -> list[Figure]:
@@ -282,7 +278,7 @@ def overload(bench: Bench, _bundle: Bundle) -> list[Figure]:
     how = (
         f"{OVERLOAD:g} times the peak, {2 * bench.seconds:g} s; refused {min(refused):.0%} to "
         f"{max(refused):.0%} ({kinds}); p99 of what was answered {max(worst):.0f} ms at most; "
-        f"asking took {statistics.median(asking):.2f} of the cores; "
+        f"asking kept {statistics.median(asking):.2f} cores busy; "
         f"p50 alone in the second after it / before it {statistics.median(after):.2f}"
     )
     return [Figure("goodput under overload / peak", f"{statistics.median(shares):.2f}", how)]
@@ -301,13 +297,9 @@ def memory_afterwards(bench: Bench, _bundle: Bundle) -> list[Figure]:
 def _memory(server: Server, what: str) -> Figure:
     held: dict[str, list[float]] = {}
     for pid in server.pids:
-        folder = Path("/proc") / str(pid)
-        found = re.search(rb"_(encoders|fusion_head\w*?)_[0-9a-f]{12}",
-                          (folder / "cmdline").read_bytes())  # fmt: skip
-        rollup = (folder / "smaps_rollup").read_text()
-        pss = re.findall(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE)
-        name = found[1].decode() if found else "tritonserver"
-        held.setdefault(name, []).append(int(pss[0]) / 1024)
+        process = psutil.Process(pid)
+        name = contract.role_of(" ".join(process.cmdline())) or process.name()
+        held.setdefault(name, []).append(process.memory_full_info().pss / MEBIBYTE)
     total = sum(sum(values) for values in held.values())
     parts = "; ".join(
         f"{name} {' and '.join(f'{value:.0f}' for value in values)}"

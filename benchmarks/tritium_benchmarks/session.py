@@ -8,7 +8,6 @@ slow for a minute is slow for all. After each measurement the record on disk is 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,9 @@ from typing import Any
 
 from tritium_benchmarks import fairness
 from tritium_benchmarks.baselines import in_process
-from tritium_benchmarks.callers import connected
+from tritium_benchmarks.callers import Caller
 from tritium_benchmarks.contenders import LIMIT, TRITIUM, Contender, Running, running
-from tritium_benchmarks.driver import Load, closed_loop, open_loop, pile
+from tritium_benchmarks.driver import Load, closed_loop, hold, open_loop, pile
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.inputs import common_modalities
 from tritium_benchmarks.perf_analyzer import measure as perf_analyzer
@@ -222,7 +221,10 @@ class _Session:
         before = read_sums(server.url, models, server.step_metrics_url) if models else {}
         cpu, began = server.cpu_s(), time.perf_counter()
         with server.awake():
-            load = asyncio.run(self._load(server, point, rate))
+            load = hold(
+                server, self.plan.asked.app, self.plan.bundle.manifest.labels, self.plan.requests,
+                lambda caller: self._load(caller, point, rate),
+            )  # fmt: skip
         elapsed = time.perf_counter() - began
         if not len(load.latencies_ms):
             kinds = ", ".join(load.failures) or "nothing came back"
@@ -253,17 +255,15 @@ class _Session:
         release = self.plan.release
         return step_models(release) if known and release is not None else {}
 
-    async def _load(self, server: Running, point: Point, rate: float | None) -> Load:
-        labels = self.plan.bundle.manifest.labels
+    async def _load(self, caller: Caller, point: Point, rate: float | None) -> Load:
         seconds = self.plan.asked.seconds
-        async with connected(server, self.plan.asked.app, labels, self.plan.requests) as caller:
-            if rate is not None:
-                seed = self.plan.asked.workload.seed
-                return await open_loop(caller, rate=rate, seconds=seconds, seed=seed)
-            in_flight = point.in_flight or PEAK_IN_FLIGHT
-            if point.items is not None:
-                return await pile(caller, items=point.items, in_flight=in_flight)
-            return await closed_loop(caller, in_flight=in_flight, seconds=seconds)
+        if rate is not None:
+            seed = self.plan.asked.workload.seed
+            return await open_loop(caller, rate=rate, seconds=seconds, seed=seed)
+        in_flight = point.in_flight or PEAK_IN_FLIGHT
+        if point.items is not None:
+            return await pile(caller, items=point.items, in_flight=in_flight)
+        return await closed_loop(caller, in_flight=in_flight, seconds=seconds)
 
     def _perf_analyzer(self, server: Running, point: Point, repeat: int, data: Path) -> None:
         given = common_modalities(self.plan.requests)

@@ -52,7 +52,7 @@ TENSORRT = "TensorRT"
 
 def build_command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)],
-    target: Annotated[BuildTarget, typer.Option(help="What to compile for.")] = (BuildTarget.auto),
+    target: Annotated[BuildTarget, typer.Option(help="What to compile for.")] = BuildTarget.auto,
     precision: Annotated[BuildPrecision, typer.Option(help="Of the engines.")] = (
         BuildPrecision.fp32
     ),

@@ -25,7 +25,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.components import CONFIG, VERSION
 from tritium_builders.errors import CompileError, TritiumError
-from tritium_builders.inside import inner_ensembles
+from tritium_builders.inner_ensembles import inner_ensembles
 from tritium_builders.release import PlanRecord
 from tritium_builders.tensorrt.configs import PLAN, RECORD
 from tritium_builders.tensorrt.profiles import Profile, check_profiles, covers
@@ -119,10 +119,9 @@ def lint_repository(repository: Path) -> Lint:
     if not models:
         raise TritiumError(f"{repository}: holds no model's {CONFIG}; give a model repository")
     for model in filter(None, models.values()):
+        checked = (model, *_inside(model, models))
         for code, check, fix in RULES:
-            found = dict.fromkeys(
-                what for one in (model, *_inside(model, models)) for what in check(one, models)
-            )
+            found = dict.fromkeys(what for one in checked for what in check(one, models))
             findings += [Finding(code, model.name, what, fix) for what in found]
     return Lint(tuple(findings), len(models))
 

@@ -254,10 +254,12 @@ class _Gate:
         actual = [answer[contract.PROBABILITIES][0] for answer in answers]
         differences = [difference(want, got) for want, got in zip(expected, actual, strict=True)]
         tolerance = self.tolerance.probabilities
-        self._check(stage, contract.PROBABILITIES, expected, actual, differences, tolerance)
+        # A head's name says what it is given; `encoders` is there for every set of modalities.
+        output = f"{contract.PROBABILITIES} ({key})" if servable else contract.PROBABILITIES
+        self._check(stage, output, expected, actual, differences, tolerance)
         if len(given) == len(self.bundle.manifest.modalities):
             self._check_labels(stage, actual)
-        self._record(stage, contract.PROBABILITIES, max(differences))
+        self._record(stage, output, max(differences))
 
     def _check_labels(self, stage: Role, actual: Sequence[Array]) -> None:
         labels = self.bundle.manifest.labels

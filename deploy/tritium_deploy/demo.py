@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritium_builders import Bundle, build
-from tritium_builders.inspect import parity_table
+from tritium_builders.inspect import choice_line, parity_table
 from tritium_builders.release import Release
 from tritium_builders.samples import Sample
 from tritium_builders.training import train
@@ -66,6 +66,8 @@ def run_demo(recipe: Path, bundle: Path, repository: Path, console: Console) -> 
     console.print(modalities_table(shown))
     console.print(accuracy_table(answers, trained))
     console.print(parity_table(release.parity))
+    if release.choice is not None:
+        console.print(choice_line(release.choice))
     _print_end(console, release, repository, steps)
 
 

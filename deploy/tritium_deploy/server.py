@@ -84,7 +84,10 @@ def serve(
         ServeError: with cause and fix in one line (see errors.py for its kinds); nothing is left
             running, and nothing is left in /dev/shm.
         MissingExtraError: when no tritonserver is installed.
+        ValueError: `response_cache_mib` is negative.
     """
+    if response_cache_mib < 0:
+        raise ValueError(f"response_cache_mib must be 0 or more: {response_cache_mib}")
     options = options or ServeOptions()
     ports = ports or Ports()
     clock = _Clock(on_event)

@@ -8,14 +8,8 @@ import pytest
 from tests.benchmarks.records import MANIFEST
 
 from tritium_benchmarks.curves.axes import ALONE, AXES, BUSY, workload
-from tritium_benchmarks.curves.run import (
-    CurveOptions,
-    Curves,
-    Place,
-    measure,
-    read_curves,
-    write_curves,
-)
+from tritium_benchmarks.curves.records import Curves, Place, read_curves, write_curves
+from tritium_benchmarks.curves.run import CurveOptions, measure
 from tritium_benchmarks.curves.show import picture, places, table
 from tritium_benchmarks.errors import BenchmarkError, RecordError
 from tritium_benchmarks.inputs import make_requests

@@ -20,7 +20,7 @@ from tests.support import models
 from tests.support.hostile import many_scans
 from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
 from tritium_builders import ImagePreprocessing, TextPreprocessing, servables
-from tritium_builders.servables import engine, image_decoder, text_tokenizer
+from tritium_builders.servables import encoders, engine, image_decoder, text_tokenizer
 from tritium_client import contract
 
 STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
@@ -371,6 +371,7 @@ def test_servables_write_errors_in_the_contracts_format() -> None:
         wire = contract.WireError(module.STAGE, 3, "no: reason")
         assert str(error) == contract.format_error(wire)
         assert contract.parse_error(f"in ensemble 'a', {error}") == wire
+        assert str(error).startswith(encoders.REFUSED), "not taken for a failure of the server"
 
 
 def test_tritons_side_is_the_same_in_every_servable() -> None:

@@ -72,3 +72,8 @@ def test_the_server_still_watches_its_models_and_not_its_cache(
     before = executions(client, encoder)
     assert wait_until(lambda: executions(client, encoder) >= before + 4)
     assert server.ready
+
+
+def test_a_negative_size_is_refused_before_anything_starts(repository: Path, start: Start) -> None:
+    with pytest.raises(ValueError, match="response_cache_mib must be 0 or more: -1"):
+        start(response_cache_mib=-1)

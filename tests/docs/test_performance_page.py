@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tritium_benchmarks.curves.axes import AXES
-from tritium_benchmarks.curves.run import read_curves
+from tritium_benchmarks.curves.records import read_curves
 from tritium_benchmarks.curves.show import measured, picture, places
 from tritium_benchmarks.report.pages import fill_places
 from tritium_benchmarks.serving_table import Figure, table

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import FULL, TARGET, Fold
 from tritium_benchmarks import serving_table
+from tritium_benchmarks.curves.records import Curves
 from tritium_benchmarks.curves.run import CurveOptions, measure
 from tritium_benchmarks.errors import BenchmarkError
 
@@ -20,10 +21,14 @@ def test_cores_and_batches_are_varied(folds: Sequence[Fold], repository: Path) -
     cores = os.sched_getaffinity(0)
     axes = ("batch", "cores") if FULL and TARGET != "tensorrt" else ("cores",)
     told: list[tuple[int, int]] = []
+    kept: list[Curves] = []
     curves = measure(
         CurveOptions("openmoji", axes, repository, seconds=0.5, repeats=1),
         lambda _text, done, total: told.append((done, total)),
+        kept.append,
     )
+    assert [len(one.places) for one in kept] == list(range(len(told) + 1))
+    assert kept[-1] == curves
     assert told == [(number, len(told)) for number in range(len(told))]
     assert list(curves.at("cores")) == sorted({1, *curves.at("cores"), len(cores)})
     for place in curves.places:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tritium_benchmarks.curves.axes import ALONE, AXES, BUSY
-from tritium_benchmarks.curves.run import Curves, Place, median, read_curves
+from tritium_benchmarks.curves.records import Curves, Place, median, read_curves
 from tritium_benchmarks.report.pages import fill_places
 from tritium_benchmarks.report.plots import COLOURS, figure, round_logarithmic
 from tritium_benchmarks.report.tables import Table
