@@ -155,7 +155,7 @@ def run_command(
         held_out=held_out,
     )  # fmt: skip
     folder = out or Path("bench-results") / f"{app}-{loaded.name}"
-    with _stopping(), planned(asked) as plan:
+    with stopping(), planned(asked) as plan:
         try:
             with _progress(as_json) as tell:
                 record = run(plan, folder, tell)
@@ -241,7 +241,7 @@ def tune_command(
         p99_ms=p99_ms, budget_s=budget, seconds=seconds, in_flight=tuple(in_flight or (4, 16, 32)),
     )  # fmt: skip
     path = out or Path(f"{app}.tuning.toml")
-    with _stopping(), _trials(as_json, budget) as on_trial:
+    with stopping(), _trials(as_json, budget) as on_trial:
         found = tune(options, path, on_trial)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found) | {"pays": found.pays}, indent=1) + "\n")
@@ -287,7 +287,7 @@ def curves_command(
 
     options = CurveOptions(app, tuple(axis or AXES), repository, seconds=seconds, repeats=repeats)
     folder = out or Path("bench-results") / f"{app}-curves"
-    with _stopping(), _progress(as_json) as tell:
+    with stopping(), _progress(as_json) as tell:
         try:
             curves = measure(options, tell, partial(write_curves, folder=folder))
         except KeyboardInterrupt:
@@ -355,14 +355,19 @@ def _bar(as_json: bool) -> Iterator[tuple[Progress, Console]]:
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
+def stopping() -> Iterator[None]:
     """SIGTERM and SIGHUP end a measurement as Ctrl-C does.
 
-    Contenders run in sessions of their own: whoever died of a signal would leave them behind.
+    Contenders run in sessions of their own: whoever died of a signal would leave them behind. Under
+    asyncio, Ctrl-C cancels the task: an exception could come up inside a callback of gRPC's, which
+    drops it, and the measurement would go on.
     """
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def stop(number: int, frame: FrameType | None) -> None:
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(ctrl_c):  # ignored: started with `nohup` or `&`
+            raise KeyboardInterrupt
+        ctrl_c(number, frame)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

@@ -30,8 +30,9 @@ class BuildTarget(str, Enum):
 
 
 class BuildPrecision(str, Enum):
-    """Of the engines; all but fp32 are for tensorrt."""
+    """Of the engines; fp16 is for tensorrt, auto for CPUs."""
 
+    auto = "auto"
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
@@ -53,9 +54,13 @@ TENSORRT = "TensorRT"
 def build_command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", show_default=False)],
     target: Annotated[BuildTarget, typer.Option(help="What to compile for.")] = BuildTarget.auto,
-    precision: Annotated[BuildPrecision, typer.Option(help="Of the engines.")] = (
-        BuildPrecision.fp32
-    ),
+    precision: Annotated[
+        BuildPrecision,
+        typer.Option(
+            help="Of the engines: auto is the fastest on this CPU that passes its gates; fp16 is "
+            "for tensorrt only."
+        ),
+    ] = (BuildPrecision.fp32),
     repository: Annotated[Path, typer.Option(help="The Triton model repository.")] = Path(
         "model_repository"
     ),
@@ -145,6 +150,8 @@ def build_command(
 
         tritium build bundles/openmoji --target onnxruntime --repository /srv/models
 
+        tritium build bundles/openmoji --precision auto
+
         tritium build bundles/openmoji --target tensorrt --precision fp16 --buckets 16,32,64,128
 
         tritium build bundles/openmoji --target tensorrt --precision int8 --check
@@ -173,6 +180,8 @@ def build_command(
             raise typer.BadParameter(
                 "--check is for --target tensorrt, and --compute-capability for --check"
             )
+        if precision is BuildPrecision.auto:
+            raise typer.BadParameter("--precision auto is for CPUs; --check takes one by its name")
         _check_tensorrt(bundle, precision.value, chosen, compute_capability, as_json)
     else:
         arguments = {
@@ -218,7 +227,8 @@ def _build(bundle: Path, arguments: dict[str, Any], as_json: bool) -> None:
         console.print(choice_line(release.choice))
     console.print(parity_table(release.parity))
     if release.accuracy is not None:
-        console.print(casts_table(release.casts))
+        if release.casts:
+            console.print(casts_table(release.casts))
         console.print(accuracy_line(release.precision, release.accuracy))
     console.print(progress.spent())
     place = f"{release.app} release {release.number}: {folder / str(release.number)}"
@@ -249,7 +259,7 @@ def _check_tensorrt(
     with _Progress(console) as progress:
         report = check_tensorrt(
             Bundle.load(bundle),
-            precision=precision,  # type: ignore[arg-type]  # BuildPrecision has the same words
+            precision=precision,  # type: ignore[arg-type]  # BuildPrecision has them, but for auto
             options=options,
             compute_capabilities=capabilities,
             progress=progress,

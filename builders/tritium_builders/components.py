@@ -148,6 +148,8 @@ def stage_engines(
     target: Target,
     staging: Path,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    bf16: bool = False,
 ) -> dict[Role, StagedComponent]:
     """Compile every encoder and head for a CPU target, and write its component.
 
@@ -157,6 +159,7 @@ def stage_engines(
         target: `openvino` or `onnxruntime`.
         staging: A folder on the repository's filesystem.
         progress: Told the role of each component before it is compiled.
+        bf16: Whether OpenVINO may compute the encoders in bfloat16.
 
     Raises:
         CompileError: what the target's compiler refused.
@@ -169,7 +172,9 @@ def stage_engines(
         folder = component_folder(staging, role)
         file = COMPILERS[target](graph, folder / VERSION)
         write_servable(ENGINE[0], folder)
-        config = component_config(described[role], engine_spec(described[role], target, file))
+        # A head takes microseconds; what it would gain is not worth its rounding.
+        spec = engine_spec(described[role], target, file, bf16=bf16 and role in ENCODED_BY)
+        config = component_config(described[role], spec)
         staged[role] = finish_component(bundle.manifest.app, role, config, folder)
     return staged
 

@@ -116,9 +116,19 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     return {graph.role: graph for graph in graphs}
 
 
-def engine_spec(graph: ComponentGraph, target: Target, file: str) -> dict[str, Any]:
-    """The specification that the engine servable takes."""
+def engine_spec(
+    graph: ComponentGraph, target: Target, file: str, *, bf16: bool = False
+) -> dict[str, Any]:
+    """The specification that the engine servable takes.
+
+    Args:
+        graph: Its tensors.
+        target: A CPU target.
+        file: What it opens.
+        bf16: Whether OpenVINO may compute in bfloat16.
+    """
     return {
+        **({"bf16": True} if bf16 else {}),
         "stage": graph.role,
         "runtime": target,
         "file": file,

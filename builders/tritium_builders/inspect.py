@@ -119,7 +119,8 @@ def _describe_release(release: Release) -> tuple[dict[str, Any], RenderableType]
     if release.choice is not None:
         shown.append(choice_line(release.choice))
     if release.accuracy is not None:
-        shown += [casts_table(release.casts), accuracy_line(release.precision, release.accuracy)]
+        shown += [casts_table(release.casts)] if release.casts else []
+        shown.append(accuracy_line(release.precision, release.accuracy))
     return {"kind": "release", **release.model_dump(mode="json")}, Group(*shown)
 
 
@@ -152,11 +153,15 @@ def accuracy_line(precision: str, accuracy: AccuracyReport) -> str:
 def choice_line(choice: RuntimeChoice) -> str:
     """Say why a release runs on the runtime that it has."""
     rates = ", ".join(
-        f"{target} {rate:.1f} answers/s, {choice.alone_ms[target]:.1f} ms alone"
-        for target, rate in choice.per_second.items()
+        f"{candidate} {rate:.1f} answers/s, {choice.alone_ms[candidate]:.1f} ms alone"
+        for candidate, rate in choice.per_second.items()
     )
     threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
-    return f"target {choice.target}, measured here (one instance, {threads}): {rates}"
+    chosen = f"target {choice.target}"
+    if choice.precision != "fp32":
+        chosen += f", precision {choice.precision}"
+    refused = "".join(f"; {name} not taken: {why}" for name, why in choice.refused.items())
+    return f"{chosen}, measured here (one instance, {threads}): {rates}{refused}"
 
 
 def parity_table(parity: ParityReport) -> Table:

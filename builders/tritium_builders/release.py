@@ -138,16 +138,23 @@ class TensorRTRecord(Record):
 
 
 class RuntimeChoice(Record):
-    """What `--target auto` measured on the machine that built."""
+    """What `--target auto` and `--precision auto` measured on the machine that built.
+
+    A candidate is a target, with its precision where that is not fp32: `openvino bf16`.
+    """
 
     target: Target
     """What was chosen."""
-    per_second: dict[Target, float]
-    """Answers per second of one instance with full batches; medians of turns."""
-    alone_ms: dict[Target, float]
-    """Milliseconds that it takes to encode a request alone; medians of turns."""
+    precision: Precision = "fp32"
+    """What was chosen."""
+    per_second: dict[str, float]
+    """Candidate -> answers per second of one instance with full batches; medians of turns."""
+    alone_ms: dict[str, float]
+    """Candidate -> milliseconds to encode a request alone; medians of turns."""
     threads: int
     """Of the instance."""
+    refused: dict[str, str] = {}
+    """Candidate -> why it could not be chosen: no such unit on this CPU, or a gate."""
 
 
 class Release(Record):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 
 import numpy as np
 import pytest
 
+from tritium_benchmarks.commands import stopping
 from tritium_benchmarks.driver import closed_loop, open_loop, pile
 
 STALL_S = 0.5
@@ -98,3 +101,15 @@ def test_a_pile_is_worked_off_once() -> None:
     assert sorted(server.asked) == list(range(60))
     assert server.most_at_once == 8
     assert len(load.latencies_ms) == 60
+
+
+def test_a_stop_reaches_a_load_that_swallows_exceptions() -> None:
+    """As gRPC's callbacks do: raised inside one, Ctrl-C's exception would be lost."""
+
+    async def load() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt), stopping():
+        asyncio.run(load())

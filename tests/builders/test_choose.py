@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritium_builders import Bundle, build, choose
-from tritium_builders.choose import LEAD, decide
+from tritium_builders.choose import LEAD, Candidate, decide
 from tritium_builders.release import Target
 
 RATES = st.floats(0.1, 1e4)
@@ -20,7 +20,7 @@ RATES = st.floats(0.1, 1e4)
 
 @given(RATES, RATES)
 def test_another_runtime_has_to_lead_by_more_than_noise(first: float, other: float) -> None:
-    rates: dict[Target, float] = {"openvino": first, "onnxruntime": other}
+    rates = {Candidate("openvino"): first, Candidate("onnxruntime"): other}
     choice = decide(rates, {target: 1000 / rate for target, rate in rates.items()}, 1)
     assert (choice.target == "onnxruntime") == (other / first > LEAD)
     # As much faster in batches as slower alone: nothing to choose.
@@ -44,7 +44,11 @@ def test_the_faster_runtime_is_found(custom: Bundle, monkeypatch: pytest.MonkeyP
         return load
 
     choice = choose.choose(
-        custom, {"openvino": loader("openvino", 0.01), "onnxruntime": loader("onnxruntime", 0.002)}
+        custom,
+        {
+            Candidate("openvino"): loader("openvino", 0.01),
+            Candidate("onnxruntime"): loader("onnxruntime", 0.002),
+        },
     )
     assert choice.target == "onnxruntime"
     assert choice.per_second["onnxruntime"] > choice.per_second["openvino"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from tritium_builders.bundle import Bundle
+from tritium_builders.bundle_schema import head_role
 from tritium_builders.errors import AccuracyError
 from tritium_builders.release import AccuracyReport
+from tritium_builders.samples import Sample
+from tritium_builders.stages import Servables, run_stages, top_answers
 
 LARGEST_LOSS_POINTS = 0.5
 """Percentage points of top-1 that a reduced precision may lose."""
@@ -87,3 +91,39 @@ def describe(report: AccuracyReport) -> str:
         f"{report.only_fp32_right}, only this {report.only_this_right}, neither "
         f"{report.both_wrong}"
     )
+
+
+def measure_accuracy(
+    bundle: Bundle,
+    fp32: Servables,
+    reduced: Servables,
+    progress: Callable[[str, str], None] = lambda _step, _item: None,
+) -> AccuracyReport:
+    """Answer the bundle's validation samples in fp32 and in the reduced precision.
+
+    A bundle without labelled samples is measured by how often the answer stays fp32's, on all the
+    samples that it has.
+
+    Args:
+        bundle: Whose samples.
+        fp32: What answers in fp32.
+        reduced: What answers in the reduced precision.
+        progress: Told the step and how far it is.
+    """
+    samples: Sequence[Sample] = bundle.validation
+    if not samples:
+        samples = (*bundle.golden, *bundle.calibration)
+    manifest = bundle.manifest
+    head = head_role(manifest.entry_points[0])
+    answers = []
+    for name, servables in (("fp32", fp32), ("reduced precision", reduced)):
+        told = f"{name}, "
+        stages = run_stages(
+            manifest,
+            servables,
+            samples,
+            keep=(head,),
+            progress=lambda item, told=told: progress("accuracy", told + item),  # type: ignore[misc]
+        )
+        answers.append(top_answers(stages[head], manifest.labels))
+    return compare_answers([sample.label for sample in samples], *answers)

@@ -107,7 +107,13 @@ class NotCloseEnoughError(Exception):
 
 
 def cast_graph(
-    graph: Path, out: Path, precision: Precision, samples: Sequence[Tensors], bound: Bound
+    graph: Path,
+    out: Path,
+    precision: Precision,
+    samples: Sequence[Tensors],
+    bound: Bound,
+    *,
+    rest: Precision = "fp16",
 ) -> ComponentCast:
     """Write a graph in another precision.
 
@@ -117,13 +123,14 @@ def cast_graph(
         precision: What to cast to.
         samples: The component's inputs for the calibration samples, one request each.
         bound: What its answers must keep.
+        rest: For int8: what is computed in where nothing is quantised, fp16 or fp32.
 
     Raises:
         NotCloseEnoughError: when no level of fp32 islands is enough.
     """
     expected = ReferenceRuntime(graph).run_all(samples)
     if precision == "int8":
-        cast, islands = _quantise(graph, samples, expected, bound)
+        cast, islands = _quantise(graph, samples, expected, bound, rest)
     else:
         cast = _autocast(graph, precision, samples, expected, bound)
         islands = _wide_nodes(cast.model)
@@ -203,17 +210,32 @@ def _wide_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def _quantise(
-    graph: Path, samples: Sequence[Tensors], expected: Sequence[Tensors], bound: Bound
+    graph: Path,
+    samples: Sequence[Tensors],
+    expected: Sequence[Tensors],
+    bound: Bound,
+    rest: Precision,
 ) -> tuple[_Cast, list[str]]:
-    """Quantise the weighted nodes that allow it, and cast the rest to fp16."""
+    """Quantise the weighted nodes that allow it, and cast the others to `rest`."""
+
+    def finish(model: onnx.ModelProto) -> _Cast:
+        if rest == "fp32":
+            found = distance(expected, ReferenceRuntime(model).run_all(samples))
+            if not bound.holds(*found):
+                raise NotCloseEnoughError(*found)
+            return _Cast(model, rest, *found)
+        with tempfile.TemporaryDirectory(prefix="tritium-int8-") as folder:
+            path = Path(folder) / graph.name
+            onnx.save(model, str(path))
+            return _autocast(path, rest, samples, expected, bound)
+
     weighted = weighted_nodes(onnx.load(str(graph)))
     quantised = run_quantisation(graph, samples, weighted)
     # ModelOpt also feeds sums that share an input with a weighted node from its DequantizeLinear.
     units = [name for name in quantised_nodes(quantised) if name in weighted]
     quantised = without(quantised, set(quantised_nodes(quantised)) - set(units))
     if not units:
-        cast = _autocast(graph, "fp16", samples, expected, bound)
-        return cast, ["no node that int8 would make faster"]
+        return finish(onnx.load(str(graph))), ["no node that int8 would make faster"]
     errors = local_errors(quantised, samples[:ERROR_SAMPLES])
     ordered = sorted(units, key=lambda name: errors[name], reverse=True)
 
@@ -223,14 +245,11 @@ def _quantise(
 
     found = fewest_islands(ordered, passes)
     islands = ordered if found is None else found
-    with tempfile.TemporaryDirectory(prefix="tritium-int8-") as folder:
-        path = Path(folder) / graph.name
-        onnx.save(without(quantised, islands), str(path))
-        cast = _autocast(path, "fp16", samples, expected, bound)
+    cast = finish(without(quantised, islands))
     kept = len(units) - len(islands)
     said = f"{kept} of {len(units)} weighted nodes in int8"
-    reached: Precision = "int8" if kept else "fp16"
-    return replace(cast, precision=reached), [said, *(f"fp16: {name}" for name in islands)]
+    reached: Precision = "int8" if kept else rest
+    return replace(cast, precision=reached), [said, *(f"{rest}: {name}" for name in islands)]
 
 
 def weighted_nodes(model: onnx.ModelProto) -> list[str]:

@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from tritium_builders.bundle_schema import BundleManifest
 from tritium_builders.configs import ComponentGraph, component_graphs, engine_spec
-from tritium_builders.errors import CastError, CompileError, Mismatch
+from tritium_builders.errors import AccuracyError, CastError, CompileError, Mismatch, ParityError
 from tritium_builders.precision.cast import describe_fp32
 from tritium_builders.precision.reference import ReferenceRuntime
 from tritium_builders.precision.worker import TOLD, CastAnswer, CastFailure, CastJob, CastRequest
@@ -21,6 +22,8 @@ from tritium_builders.servables.engine import Engine, Runtime, Tensors
 from tritium_builders.stages import Servable, StageTensors
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client.contract import Role
+
+T = TypeVar("T")
 
 SHARES = (0.5, 0.25, 0.1)
 """Of the parity gate's tolerance: what one component may use up on fp32's inputs, so that a chain
@@ -38,6 +41,7 @@ def cast_graphs(
     progress: Callable[[str], None] = lambda _: None,
     *,
     share: float = SHARES[0],
+    rest: Precision = "fp16",
 ) -> tuple[dict[Role, Path], dict[Role, ComponentCast]]:
     """Write every graph in another precision.
 
@@ -49,6 +53,7 @@ def cast_graphs(
         folder: Where the cast graphs go; must not be the fp32 graphs' folder.
         progress: Told the role of each component before it is cast.
         share: Of the parity gate's tolerance, what each component may use up.
+        rest: For int8: what is computed in where nothing is quantised, fp16 or fp32.
 
     Raises:
         CastError: when no cast of a component answers closely enough; with the figures.
@@ -75,7 +80,7 @@ def cast_graphs(
                     relative=relative,
                 )
             )
-        request = CastRequest(precision=precision, jobs=jobs)
+        request = CastRequest(precision=precision, rest=rest, jobs=jobs)
         answer, _ = ask_process(
             "tritium_builders.precision.worker",
             request,
@@ -151,3 +156,26 @@ def graph_servables(
         return Engine(graph.parent, spec, runtime(role, graph))
 
     return {role: partial(load, role, graph) for role, graph in graphs.items()}
+
+
+def first_that_passes(attempt: Callable[[float], T], shares: Sequence[float]) -> T:
+    """Cast with more and more islands until the whole chain passes its gates.
+
+    Args:
+        attempt: Casts with a share, see `cast_graphs`, and holds the gates.
+        shares: In the order that they are tried.
+
+    Raises:
+        ParityError, AccuracyError: of the first attempt, when no attempt passes: it is nearest to
+            what was asked.
+    """
+    first: ParityError | AccuracyError | None = None
+    for share in shares:
+        try:
+            return attempt(share)
+        except CastError as error:  # a smaller share can only be harder to keep
+            raise first or error from error
+        except (ParityError, AccuracyError) as error:
+            first = first or error
+    assert first is not None  # noqa: S101 - there is at least one share
+    raise first

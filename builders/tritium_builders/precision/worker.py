@@ -41,6 +41,7 @@ class CastRequest(Record):
     """What to cast, and to what."""
 
     precision: Precision
+    rest: Precision = "fp16"
     jobs: list[CastJob]
 
 
@@ -83,6 +84,7 @@ def main(request: Path, answer: Path) -> None:
                 asked.precision,
                 load_samples(job.samples),
                 Bound(job.cosine, job.relative),
+                rest=asked.rest,
             )
         except NotCloseEnoughError as error:
             failure = CastFailure(role=job.role, cosine=error.cosine, relative=error.relative)

@@ -37,7 +37,7 @@ class OpenVinoRuntime:
     Args:
         file: The model's .xml; its .bin lies beside it.
         spec: `threads` of each call, 0 for all that this process may use; `streams`, calls that
-            run side by side.
+            run side by side; `bf16`, if it may round to bfloat16 where the CPU has units for it.
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class OpenVinoRuntime:
 
         options: dict[str, Any] = {
             # Without this, a CPU with bf16 units would round fp32 models without a word.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if spec.get("bf16") else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": streams,
         }

@@ -15,14 +15,18 @@ from typing import TypeVar
 import numpy as np
 
 from tritium_builders.bundle import Bundle
-from tritium_builders.bundle_schema import head_role
 from tritium_builders.components import StagedComponent, stage_readers
 from tritium_builders.configs import component_graphs
-from tritium_builders.errors import CastError, CompileError, ParityError
+from tritium_builders.errors import CompileError
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
-from tritium_builders.precision.accuracy import compare_answers, require_accuracy
-from tritium_builders.precision.graphs import SHARES, cast_graphs, graph_servables
+from tritium_builders.precision.accuracy import measure_accuracy, require_accuracy
+from tritium_builders.precision.graphs import (
+    SHARES,
+    cast_graphs,
+    first_that_passes,
+    graph_servables,
+)
 from tritium_builders.precision.reference import ReferenceRuntime
 from tritium_builders.release import (
     AccuracyReport,
@@ -31,8 +35,7 @@ from tritium_builders.release import (
     Precision,
     ProfileShape,
 )
-from tritium_builders.samples import Sample
-from tritium_builders.stages import Servables, StageTensors, run_stages, top_answers
+from tritium_builders.stages import Servables, StageTensors, run_stages
 from tritium_builders.tensorrt.options import TensorRTOptions
 from tritium_builders.tensorrt.profiles import component_profiles
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS, Role
@@ -130,24 +133,6 @@ def _cast(
     return first_that_passes(attempt, SHARES[:1] if precision == "fp32" else SHARES)
 
 
-def first_that_passes(attempt: Callable[[float], T], shares: Sequence[float]) -> T:
-    """Cast with more and more islands until the whole chain passes parity.
-
-    Raises:
-        ParityError: of the first attempt, when no attempt passes: it is nearest to what was asked.
-    """
-    first: ParityError | None = None
-    for share in shares:
-        try:
-            return attempt(share)
-        except CastError as error:  # a smaller share can only be harder to keep
-            raise first or error from error
-        except ParityError as error:
-            first = first or error
-    assert first is not None  # noqa: S101 - there is at least one share
-    raise first
-
-
 def _check_buckets(graph: Path, buckets: Sequence[int], max_length: int) -> None:
     """Refuse a text length that the encoder has no positions for, by trying it."""
     longer = [length for length in buckets if length > max_length]
@@ -164,30 +149,3 @@ def _check_buckets(graph: Path, buckets: Sequence[int], max_length: int) -> None
                 f"bucket {length} is above the text encoder's positions: it does not run on "
                 f"{length} tokens; use --buckets {','.join(map(str, fits))}"
             ) from error
-
-
-def measure_accuracy(
-    bundle: Bundle, fp32: Servables, reduced: Servables, progress: Progress
-) -> AccuracyReport:
-    """Answer the bundle's validation samples in fp32 and in the reduced precision.
-
-    A bundle without labelled samples is measured by how often the answer stays fp32's, on all the
-    samples that it has.
-    """
-    samples: Sequence[Sample] = bundle.validation
-    if not samples:
-        samples = (*bundle.golden, *bundle.calibration)
-    manifest = bundle.manifest
-    head = head_role(manifest.entry_points[0])
-    answers = []
-    for name, servables in (("fp32", fp32), ("reduced precision", reduced)):
-        told = f"{name}, "
-        stages = run_stages(
-            manifest,
-            servables,
-            samples,
-            keep=(head,),
-            progress=lambda item, told=told: progress("accuracy", told + item),  # type: ignore[misc]
-        )
-        answers.append(top_answers(stages[head], manifest.labels))
-    return compare_answers([sample.label for sample in samples], *answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tritium_builders.errors import CastError, Mismatch, ParityError
-from tritium_builders.tensorrt.prepare import first_that_passes
+from tritium_builders.precision.graphs import first_that_passes
 
 SHARES = (0.5, 0.25, 0.1)
 

@@ -1,0 +1,242 @@
+"""A release for Triton's Python backend: stage what could be served, hold its gates, take one.
+
+Reduced precisions are OpenVINO's: bf16 rounds the encoders' graphs where the CPU has units for it,
+int8 quantises them with the bundle's calibration samples. Heads stay in fp32: they take
+microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tritium_builders.bundle import Bundle
+from tritium_builders.choose import Candidate, choose
+from tritium_builders.components import (
+    StagedComponent,
+    stage_encoders,
+    stage_engines,
+    stage_readers,
+)
+from tritium_builders.errors import (
+    AccuracyError,
+    CompileError,
+    MissingExtraError,
+    ParityError,
+    needs,
+)
+from tritium_builders.graphs import write_graphs
+from tritium_builders.parity import verify
+from tritium_builders.precision.accuracy import measure_accuracy, require_accuracy
+from tritium_builders.precision.cast import describe_fp32
+from tritium_builders.precision.graphs import (
+    SHARES,
+    cast_graphs,
+    first_that_passes,
+    graph_servables,
+)
+from tritium_builders.publish import Made
+from tritium_builders.release import (
+    AccuracyReport,
+    ComponentCast,
+    ParityReport,
+    Precision,
+    Target,
+)
+from tritium_builders.stages import Servables, run_stages
+from tritium_client.contract import Role
+
+AUTO: Literal["auto"] = "auto"
+TARGETS: tuple[Target, ...] = ("openvino", "onnxruntime")
+REDUCED: tuple[Precision, ...] = ("bf16", "int8")
+"""What OpenVINO computes besides fp32. fp16 gains nothing on CPUs that convert it to fp32."""
+ENCODERS: tuple[Role, ...] = ("text_encoder", "image_encoder")
+Progress = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A candidate on disk, with what its gates measured; fp32's parity is measured once taken."""
+
+    components: Mapping[Role, StagedComponent]
+    casts: Mapping[Role, ComponentCast] = field(default_factory=dict)
+    parity: ParityReport | None = None
+    accuracy: AccuracyReport | None = None
+
+    def servables(self) -> Servables:
+        return {role: component.load for role, component in self.components.items()}
+
+    def load_encoders(self, threads: int) -> Callable[..., Any]:
+        return self.components["encoders"].load(threads=threads)
+
+
+def candidates(target: str, precision: str) -> list[Candidate]:
+    """What a build measures, the first one first in doubt.
+
+    Args:
+        target: A CPU target, or auto.
+        precision: Of the encoders, or auto.
+
+    Raises:
+        CompileError: when the target has no such precision; says which have it.
+    """
+    targets = TARGETS if target == AUTO else (cast(Target, target),)
+    if precision == "fp16":
+        raise CompileError("fp16 is for --target tensorrt; on a CPU use bf16, int8 or auto")
+    if precision in REDUCED:
+        if "openvino" not in targets:
+            raise CompileError(
+                f"{precision} on a CPU is OpenVINO's, and target {target} builds fp32 only; use "
+                "--target openvino"
+            )
+        return [Candidate("openvino", precision)]
+    found = [Candidate(one) for one in targets]
+    if precision == AUTO and "openvino" in targets:
+        found += [Candidate("openvino", reduced) for reduced in REDUCED]
+    return found
+
+
+def make_for_cpu(
+    bundle: Bundle, wanted: Sequence[Candidate], staging: Path, progress: Progress
+) -> tuple[Candidate, Made]:
+    """Make the components of the fastest candidate that passes its gates.
+
+    Args:
+        bundle: The bundle.
+        wanted: From `candidates`.
+        staging: An empty folder on the repository's filesystem.
+        progress: Told what is being done.
+
+    Raises:
+        BundleError, ExportError, CompileError, ParityError, AccuracyError: what went wrong. With
+            several candidates, a reduced precision that fails is only not taken.
+    """
+    graphs = write_graphs(bundle, staging, lambda role: progress("export", role))
+    staged: dict[Candidate, _Staged] = {}
+    refused = {}
+    for candidate in wanted:
+        folder = staging / str(candidate).replace(" ", "-")
+        folder.mkdir()
+        try:
+            staged[candidate] = _stage(bundle, graphs, candidate, folder, progress)
+        except (CompileError, ParityError, AccuracyError, MissingExtraError) as error:
+            if candidate.precision == "fp32" or len(wanted) == 1:
+                raise
+            refused[str(candidate)] = str(error)
+    choice, taken = None, wanted[0]
+    if len(wanted) > 1:
+        loaders = {candidate: one.load_encoders for candidate, one in staged.items()}
+        choice = choose(bundle, loaders, lambda name: progress("measure", name))
+        choice = choice.model_copy(update={"refused": refused})
+        taken = Candidate(choice.target, choice.precision)
+    found = staged[taken]
+    parity = found.parity or verify(bundle, found.servables(), "fp32", partial(progress, "verify"))
+    return taken, Made(
+        found.components, parity, casts=found.casts, accuracy=found.accuracy, choice=choice
+    )
+
+
+def _stage(
+    bundle: Bundle,
+    graphs: Mapping[Role, Path],
+    candidate: Candidate,
+    folder: Path,
+    progress: Progress,
+) -> _Staged:
+    if candidate.precision == "fp32":
+        return _Staged(_components(bundle, graphs, candidate, folder, progress))
+    manifest = bundle.manifest
+    readers = {role: one.load for role, one in stage_readers(bundle, folder).items()}
+    fp32: Servables = {**readers, **graph_servables(manifest, graphs)}
+    if candidate.precision == "int8":
+        return _quantised(bundle, graphs, fp32, folder, progress)
+    require_bf16()
+    components = _components(bundle, graphs, candidate, folder / "staged", progress)
+    return _gated(bundle, candidate.precision, fp32, components, progress)
+
+
+def _gated(
+    bundle: Bundle,
+    precision: Precision,
+    fp32: Servables,
+    components: Mapping[Role, StagedComponent],
+    progress: Progress,
+) -> _Staged:
+    """Hold both gates of a reduced precision."""
+    reduced = _Staged(components).servables()
+    parity = verify(bundle, reduced, precision, partial(progress, "verify"))
+    accuracy = measure_accuracy(bundle, fp32, reduced, progress)
+    require_accuracy(accuracy, precision)
+    return _Staged(components, parity=parity, accuracy=accuracy)
+
+
+def _quantised(
+    bundle: Bundle,
+    graphs: Mapping[Role, Path],
+    fp32: Servables,
+    folder: Path,
+    progress: Progress,
+) -> _Staged:
+    """Quantise as much of the encoders as lets the whole chain pass its gates."""
+    manifest = bundle.manifest
+    progress("cast", "calibration samples")
+    calibration = run_stages(manifest, fp32, bundle.calibration or bundle.golden, keep=ENCODERS)
+    heads = {role: graph for role, graph in graphs.items() if role not in ENCODERS}
+
+    def attempt(share: float) -> _Staged:
+        quantised, casts = cast_graphs(
+            manifest,
+            {role: graphs[role] for role in ENCODERS},
+            calibration,
+            "int8",
+            folder / f"graphs-{share}",
+            partial(progress, "cast"),
+            share=share,
+            rest="fp32",
+        )
+        staged = folder / f"staged-{share}"
+        components = _components(
+            bundle, {**quantised, **heads}, Candidate("openvino", "int8"), staged, progress
+        )
+        kept = {role: describe_fp32(graph) for role, graph in heads.items()}
+        found = _gated(bundle, "int8", fp32, components, progress)
+        return replace(found, casts={**casts, **kept})
+
+    return first_that_passes(attempt, SHARES)
+
+
+def _components(
+    bundle: Bundle,
+    graphs: Mapping[Role, Path],
+    candidate: Candidate,
+    folder: Path,
+    progress: Progress,
+) -> dict[Role, StagedComponent]:
+    folder.mkdir(exist_ok=True)
+    told = partial(progress, "compile")
+    bf16 = candidate.precision != "fp32"
+    staged = {
+        **stage_readers(bundle, folder),
+        **stage_engines(bundle, graphs, candidate.target, folder, told, bf16=bf16),
+    }
+    staged["encoders"] = stage_encoders(bundle, staged, folder)
+    return staged
+
+
+def require_bf16() -> None:
+    """Refuse a CPU without bfloat16 units: OpenVINO would compute in fp32 without a word.
+
+    Raises:
+        CompileError: naming what it needs.
+    """
+    with needs("build"):
+        import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise CompileError(
+            "bf16 needs a CPU with bfloat16 units (AVX512-BF16 or AMX), and this one has none; use "
+            "fp32, int8 or auto"
+        )
