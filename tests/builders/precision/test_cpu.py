@@ -60,9 +60,9 @@ def test_bf16_is_rounded_passes_its_gates_and_says_what_it_costs(
     assert (release.target, release.precision) == ("openvino", "bf16")
     assert release.accuracy is not None
     assert release.accuracy.points >= -0.5
-    cosines = [stage.smallest_cosine for stage in release.parity.stages if stage.smallest_cosine]
-    # fp32 is at 1 - 1e-7: it was rounded, and not beyond recognition.
-    assert all(0.99 < cosine < 0.99999 for cosine in cosines)
+    features = [stage for stage in release.parity.stages if stage.smallest_cosine is not None]
+    # fp32 is at 1e-6: it was rounded, and not beyond recognition.
+    assert 1e-4 < max(stage.largest_difference for stage in features) < 0.15
     assert "--precision bf16" in release.command
     assert build(custom, precision="bf16", repository=tmp_path).number == release.number
     assert build(custom, target="openvino", repository=tmp_path).number == release.number + 1
