@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table curves profile serving-table bench bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,15 @@ bench: $(READY)  ## Tritium beside what you would otherwise use, about a quarter
 	@$(BENCH_READY)
 	@$(BIN)/$(BENCH) --against all --limit --seconds 3 --repeats 4 --out benchmarks/results/bench
 	@$(BIN)/python -m tritium_benchmarks.report.pages benchmarks/results/bench README.md docs/benchmarks.md
+
+REDUCED := .cache/reduced
+bench-reduced: $(READY)  ## the same for the fastest precision that passes its gates here: docs/precision.md
+	@$(BENCH_READY)
+	@$(BIN)/tritium build bundles/openmoji --precision auto --repository $(REDUCED)
+	@$(BIN)/$(BENCH) --repository $(REDUCED) --limit --seconds 3 --repeats 4 --no-perf-analyzer \
+		--against fastapi-pytorch --against litserve-onnxruntime --against litserve-tuned \
+		--out benchmarks/results/reduced
+	@$(BIN)/python -m tritium_benchmarks.report.pages benchmarks/results/reduced docs/precision.md --places reduced
 
 bench-smoke: $(READY)  ## the same in small, under a minute, for its shape and not for its figures
 	@$(BENCH_READY)

@@ -36,6 +36,8 @@ STOP_TIMEOUT_S = 40.0
 PYTRITON_MODEL = "pytriton"
 """The Triton model that the PyTriton baseline binds."""
 TRITIUM = "tritium"
+TWIN = "litserve-tuned"
+"""LitServe with Tritium's own servables, in its precision."""
 LIMIT = "limit"
 
 
@@ -85,7 +87,7 @@ CONTENDERS: dict[str, Contender] = {
             "litserve_onnxruntime",
         ),
         Contender(
-            "litserve-tuned",
+            TWIN,
             "LitServe, tuned twin",
             "as above, with Tritium's decoder, engine, precision and packing",
             "http",
@@ -114,6 +116,8 @@ class Subject:
     """The same app, for the baselines."""
     graphs: Path
     """Its ONNX graphs."""
+    bf16: bool = False
+    """Whether Tritium's release is in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,8 @@ def _command(
         str(subject.bundle.absolute()), "--graphs", str(subject.graphs.absolute()),
         "--port", str(ports.grpc),
     ]  # fmt: skip
+    if subject.bf16 and contender.name == TWIN:
+        command.append("--bf16")
     if contender.asked_by == "pytriton":
         return command, lambda: _model_is_ready(f"{HOST}:{ports.grpc}")
     return command, lambda: _answers(f"http://{HOST}:{ports.grpc}/health")

@@ -101,4 +101,5 @@ def _release(repository: Path, app: str) -> dict[str, Any] | None:
         "precision": release.precision,
         "bundle": release.bundle_hash,
         "created": release.created,
+        "choice": None if release.choice is None else release.choice.model_dump(mode="json"),
     }

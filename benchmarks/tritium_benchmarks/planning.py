@@ -99,7 +99,13 @@ def planned(asked: Asked) -> Iterator[Plan]:
             write_graphs(bundle, Path(folder))
         plan = Plan(
             asked=asked,
-            subject=Subject(asked.app, asked.repository, bundle.folder, Path(folder)),
+            subject=Subject(
+                asked.app,
+                asked.repository,
+                bundle.folder,
+                Path(folder),
+                bf16=release is not None and release.precision == "bf16",
+            ),
             bundle=bundle,
             requests=requests,
             manifest=make_manifest(repository, asked.app),

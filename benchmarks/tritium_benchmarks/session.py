@@ -189,7 +189,10 @@ class _Session:
     def _best_way(self) -> in_process.Job:
         self.progress.next("looking for the best way with no server")
         return in_process.best_way(
-            self.plan.subject.bundle, self.plan.subject.graphs, tuple(self.plan.requests)
+            self.plan.subject.bundle,
+            self.plan.subject.graphs,
+            tuple(self.plan.requests),
+            bf16=self.plan.subject.bf16,
         )
 
     def _repeat(self, repeat: int, data: Path | None, way: in_process.Job | None) -> None:
@@ -290,7 +293,7 @@ def _limit(way: in_process.Job, repeat: int, seconds: float) -> Measurement:
     return Measurement(
         contender=LIMIT,
         tool="in_process",
-        load=f"{way.runtime}, batch {way.batch}",
+        load=str(way),
         repeat=repeat,
         seconds=seconds,
         per_second=round(in_process.items_per_second(way, seconds), 2),

@@ -1,4 +1,4 @@
-"""The README and docs/benchmarks.md show what `make bench` measured last."""
+"""Pages show what `make bench` and `make bench-reduced` measured last."""
 
 from __future__ import annotations
 
@@ -13,22 +13,34 @@ from tritium_benchmarks.records import read_record
 from tritium_benchmarks.report.pages import filled, main, parts
 from tritium_benchmarks.report.write import to_html, to_markdown
 
-RESULTS = ROOT / "benchmarks" / "results" / "bench"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [
+    (ROOT / "README.md", "bench"),
+    (ROOT / "docs" / "benchmarks.md", "bench"),
+    (ROOT / "docs" / "precision.md", "reduced"),
+]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_page_shows_the_committed_run(page: Path) -> None:
+@pytest.mark.parametrize(("page", "run"), PAGES, ids=lambda given: Path(given).name)
+def test_the_page_shows_the_committed_run(page: Path, run: str) -> None:
     text = page.read_text("utf-8")
-    assert text.count("<!-- bench: ") == text.count("<!-- /bench -->") >= 3
-    assert filled(text, read_record(RESULTS)) == text
+    assert text.count(f"<!-- {run}: ") == text.count(f"<!-- /{run} -->") >= 3
+    assert filled(text, read_record(RESULTS / run), run) == text
 
 
-def test_the_committed_report_is_that_of_the_committed_run() -> None:
-    run = read_record(RESULTS)
+@pytest.mark.parametrize("name", ["bench", "reduced"])
+def test_the_committed_report_is_that_of_the_committed_run(name: str) -> None:
+    run = read_record(RESULTS / name)
     assert run.ended == "complete"
-    assert (RESULTS / "report.md").read_text("utf-8") == to_markdown(run)
-    assert (RESULTS / "report.html").read_text("utf-8") == to_html(run)
+    assert (RESULTS / name / "report.md").read_text("utf-8") == to_markdown(run)
+    assert (RESULTS / name / "report.html").read_text("utf-8") == to_html(run)
+
+
+def test_the_reduced_run_is_of_a_precision_that_was_chosen() -> None:
+    run = read_record(RESULTS / "reduced")
+    release = run.manifest["release"]
+    assert release["precision"] == release["choice"]["precision"] != "fp32"
+    assert f"**{release['target']} {release['precision']}**" in parts(run)["choice"]
 
 
 def test_pages_are_filled_in_place(tmp_path: Path) -> None:

@@ -35,10 +35,18 @@ class EngineModel:
         runtime: What runs them.
         threads: For each engine call; 0 for all that this process may use.
         batch: The largest number of items in one engine call.
+        bf16: Whether OpenVINO computes the encoders in bfloat16.
     """
 
     def __init__(
-        self, bundle: Path, graphs: Path, runtime: Runtime, *, threads: int, batch: int
+        self,
+        bundle: Path,
+        graphs: Path,
+        runtime: Runtime,
+        *,
+        threads: int,
+        batch: int,
+        bf16: bool = False,
     ) -> None:
         manifest = App.load(bundle).manifest
         self._text_spec = manifest.text.servable_spec()
@@ -48,7 +56,9 @@ class EngineModel:
         for role, graph in component_graphs(manifest).items():
             if role in {"text_tokenizer", "image_decoder"}:
                 continue
-            spec: dict[str, Any] = engine_spec(graph, runtime, f"{role}.onnx")
+            spec: dict[str, Any] = engine_spec(
+                graph, runtime, f"{role}.onnx", bf16=bf16 and role in ENCODERS.values()
+            )
             spec |= {"threads": threads, "max_batch": batch}
             self._engines[role] = Engine(graphs, spec)
 

@@ -110,10 +110,20 @@ class Job:
     requests: tuple[Request, ...]
     runtime: Runtime
     batch: int
+    bf16: bool = False
+    """Whether OpenVINO computes the encoders in bfloat16."""
+
+    def __str__(self) -> str:
+        return f"{self.runtime}{' bf16' if self.bf16 else ''}, batch {self.batch}"
 
 
 def best_way(
-    bundle: Path, graphs: Path, requests: tuple[Request, ...], seconds: float = SEARCH_S
+    bundle: Path,
+    graphs: Path,
+    requests: tuple[Request, ...],
+    seconds: float = SEARCH_S,
+    *,
+    bf16: bool = False,
 ) -> Job:
     """Look for the fastest runtime and batch size, with a short try of each.
 
@@ -122,9 +132,13 @@ def best_way(
         graphs: Folder with its ONNX graphs.
         requests: What is answered, all with the same modalities.
         seconds: Of each try.
+        bf16: Whether the encoders may be in bfloat16, which is OpenVINO's.
     """
+    runtimes: tuple[Runtime, ...] = ("openvino",) if bf16 else RUNTIMES
     jobs = [
-        Job(bundle, graphs, requests, runtime, batch) for runtime in RUNTIMES for batch in BATCHES
+        Job(bundle, graphs, requests, runtime, batch, bf16)
+        for runtime in runtimes
+        for batch in BATCHES
     ]
     return max(jobs, key=lambda job: items_per_second(job, seconds))
 
@@ -159,7 +173,9 @@ def items_per_second(job: Job, seconds: float) -> float:
 
 def _work(job: Job, core: int, seconds: float) -> float:
     os.sched_setaffinity(0, {core})
-    model = EngineModel(job.bundle, job.graphs, job.runtime, threads=1, batch=job.batch)
+    model = EngineModel(
+        job.bundle, job.graphs, job.runtime, threads=1, batch=job.batch, bf16=job.bf16
+    )
     _loop(model, job.requests, job.batch, WARM_UP_S)
     _Start.barrier.wait()
     return _loop(model, job.requests, job.batch, seconds)

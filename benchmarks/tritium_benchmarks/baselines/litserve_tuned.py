@@ -24,11 +24,19 @@ class TunedModel:
     Args:
         bundle: The app's folder.
         graphs: Folder with its ONNX graphs.
+        bf16: Whether the encoders are computed in bfloat16, which is OpenVINO's.
     """
 
-    def __init__(self, bundle: Path, graphs: Path) -> None:
-        # What the limit's search finds best on two cores: ONNX Runtime, eight at a time.
-        self._model = EngineModel(bundle, graphs, "onnxruntime", threads=THREADS, batch=MAX_BATCH)
+    def __init__(self, bundle: Path, graphs: Path, *, bf16: bool = False) -> None:
+        # What the limit's search finds best on two cores in fp32: ONNX Runtime, eight at a time.
+        self._model = EngineModel(
+            bundle,
+            graphs,
+            "openvino" if bf16 else "onnxruntime",
+            threads=THREADS,
+            batch=MAX_BATCH,
+            bf16=bf16,
+        )
 
     def __call__(self, texts: Sequence[str], images: Sequence[bytes]) -> Probabilities:
         """Answer pairs of a text and an encoded picture with FP32 [pairs, labels]."""
@@ -38,4 +46,4 @@ class TunedModel:
 
 if __name__ == "__main__":
     with options("Serve a bundle with LitServe and Tritium's own servables.") as given:
-        serve(partial(TunedModel, given.bundle, given.graphs), given.port)
+        serve(partial(TunedModel, given.bundle, given.graphs, bf16=given.bf16), given.port)

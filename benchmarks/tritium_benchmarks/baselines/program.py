@@ -23,6 +23,8 @@ class Options:
     graphs: Path
     """The bundle's ONNX graphs."""
     port: int
+    bf16: bool
+    """Whether Tritium's release is in bfloat16, and its twin is to be."""
 
 
 @contextmanager
@@ -37,9 +39,10 @@ def options(about: str, arguments: Sequence[str] | None = None) -> Iterator[Opti
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
     parser.add_argument("--graphs", type=Path, help="the bundle's ONNX graphs, if there are some")
+    parser.add_argument("--bf16", action="store_true", help="for Tritium's twin: its precision")
     given = parser.parse_args(arguments)
     if given.graphs is not None:
-        yield Options(given.bundle, given.graphs, given.port)
+        yield Options(given.bundle, given.graphs, given.port, given.bf16)
         return
     # PyTorch is slow to import, and few baselines need it.
     from tritium_builders.bundle import Bundle
@@ -47,4 +50,4 @@ def options(about: str, arguments: Sequence[str] | None = None) -> Iterator[Opti
 
     with tempfile.TemporaryDirectory(prefix="tritium-graphs-") as folder:
         write_graphs(Bundle.load(given.bundle), Path(folder))
-        yield Options(given.bundle, Path(folder), given.port)
+        yield Options(given.bundle, Path(folder), given.port, given.bf16)
