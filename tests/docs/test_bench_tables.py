@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tritium_benchmarks.report.pages import filled, main, parts
 from tritium_benchmarks.report.write import to_html, to_markdown
 
 RESULTS = ROOT / "benchmarks" / "results"
+PICTURE = re.compile(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+")
+"""Another processor draws the last digits of a curve otherwise."""
 PAGES = [
     (ROOT / "README.md", "bench"),
     (ROOT / "docs" / "benchmarks.md", "bench"),
@@ -33,7 +36,9 @@ def test_the_committed_report_is_that_of_the_committed_run(name: str) -> None:
     run = read_record(RESULTS / name)
     assert run.ended == "complete"
     assert (RESULTS / name / "report.md").read_text("utf-8") == to_markdown(run)
-    assert (RESULTS / name / "report.html").read_text("utf-8") == to_html(run)
+    shown = (RESULTS / name / "report.html").read_text("utf-8")
+    assert PICTURE.sub("picture", shown) == PICTURE.sub("picture", to_html(run))
+    assert len(PICTURE.findall(shown)) == len(PICTURE.findall(to_html(run))) > 0
 
 
 def test_the_reduced_run_is_of_a_precision_that_was_chosen() -> None:

@@ -11,7 +11,8 @@ BUCKETS = [16, 32, 64, 128, 256]
 
 
 @pytest.mark.parametrize(
-    "precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.full)]
+    "precision",
+    ["fp32", *(pytest.param(reduced, marks=pytest.mark.full) for reduced in ("fp16", "int8"))],
 )
 def test_the_demo_app_casts_passes_its_gates_and_builds_ahead_of_time(
     demo: TrainedDemo, precision: str

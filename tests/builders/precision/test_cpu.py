@@ -84,6 +84,7 @@ def test_auto_takes_no_precision_that_fails_a_gate_and_says_why(
     custom: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choose, "ROUND_S", 0.02)
+    monkeypatch.setattr("tritium_builders.cpu.SHARES", (0.5,))
 
     def refuse(_report: AccuracyReport, precision: str) -> None:
         raise AccuracyError(f"{precision} loses too much")
