@@ -167,8 +167,12 @@ def _gated(
 ) -> _Staged:
     """Hold both gates of a reduced precision."""
     reduced = _Staged(components).servables()
-    parity = verify(bundle, reduced, precision, partial(progress, "verify"))
-    accuracy = measure_accuracy(bundle, fp32, reduced, progress)
+    try:
+        parity = verify(bundle, reduced, precision, partial(progress, "verify"))
+        accuracy = measure_accuracy(bundle, fp32, reduced, progress)
+    except RuntimeError as error:  # OpenVINO's, when it loads what it has no kernel for
+        last = str(error).strip().splitlines()[-1]
+        raise CompileError(f"OpenVINO cannot run {precision} on this CPU: {last}") from error
     require_accuracy(accuracy, precision)
     return _Staged(components, parity=parity, accuracy=accuracy)
 
@@ -217,7 +221,8 @@ def _components(
 ) -> dict[Role, StagedComponent]:
     folder.mkdir(exist_ok=True)
     told = partial(progress, "compile")
-    bf16 = candidate.precision != "fp32"
+    # int8 computes in bf16 what is not quantised, where that is faster than fp32.
+    bf16 = candidate.precision == "bf16" or (candidate.precision == "int8" and has_bf16())
     staged = {
         **stage_readers(bundle, folder),
         **stage_engines(bundle, graphs, candidate.target, folder, told, bf16=bf16),
@@ -226,16 +231,21 @@ def _components(
     return staged
 
 
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this CPU; elsewhere it takes fp32 without a word."""
+    with needs("build"):
+        import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def require_bf16() -> None:
-    """Refuse a CPU without bfloat16 units: OpenVINO would compute in fp32 without a word.
+    """Refuse a CPU that would compute in fp32.
 
     Raises:
         CompileError: naming what it needs.
     """
-    with needs("build"):
-        import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not has_bf16():
         raise CompileError(
             "bf16 needs a CPU with bfloat16 units (AVX512-BF16 or AMX), and this one has none; use "
             "fp32, int8 or auto"

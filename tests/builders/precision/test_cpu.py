@@ -14,8 +14,7 @@ from tritium_builders.cpu import candidates
 from tritium_builders.errors import AccuracyError, CompileError
 from tritium_builders.release import AccuracyReport, RuntimeChoice
 
-HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16 units")
+needs_bf16 = pytest.mark.skipif(not cpu.has_bf16(), reason="this CPU has no bfloat16 units")
 
 
 def test_auto_is_measured_against_every_runtime_in_fp32() -> None:
@@ -99,6 +98,18 @@ def test_auto_takes_no_precision_that_fails_a_gate_and_says_why(
     # Asked again, nothing is measured; and fp32 that was not chosen is another release.
     assert build(custom, precision="auto", repository=tmp_path).number == release.number
     assert build(custom, repository=tmp_path).number == release.number + 1
+
+
+def test_what_openvino_cannot_run_is_one_line(
+    custom: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("Exception from core.cpp:132:\nno kernel for node Softmax_118\n")
+
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(cpu, "verify", refuse)
+    with pytest.raises(CompileError, match=r"run bf16 on this CPU: no kernel for node Softmax_118"):
+        build(custom, precision="bf16", repository=tmp_path)
 
 
 @needs_bf16
