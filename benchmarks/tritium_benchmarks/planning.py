@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, Contender, Subject
+from tritium_benchmarks.contenders import CONTENDERS, TRITIUM, TWIN, Contender, Subject
 from tritium_benchmarks.errors import BenchmarkError
 from tritium_benchmarks.fairness import ITEMS
 from tritium_benchmarks.inputs import Request, common_modalities, make_requests
@@ -19,6 +19,7 @@ from tritium_benchmarks.workload import Closed, Workload
 from tritium_builders.bundle import Bundle
 from tritium_builders.graphs import write_graphs
 from tritium_builders.release import (
+    Precision,
     Release,
     list_apps,
     live_release,
@@ -93,6 +94,7 @@ def planned(asked: Asked) -> Iterator[Plan]:
     bundle = Bundle.load(asked.bundle or Path("bundles") / asked.app)
     requests = make_requests(asked.workload, _count(asked.workload))
     _require_fitting(asked, requests)
+    require_same_precision(asked, release)
     repository = None if asked.url is not None else asked.repository
     with tempfile.TemporaryDirectory(prefix="tritium-bench-") as folder:
         if asked.baselines or asked.limit:
@@ -104,7 +106,7 @@ def planned(asked: Asked) -> Iterator[Plan]:
                 asked.repository,
                 bundle.folder,
                 Path(folder),
-                bf16=release is not None and release.precision == "bf16",
+                bf16=_on_a_cpu(release, "bf16"),
             ),
             bundle=bundle,
             requests=requests,
@@ -115,6 +117,24 @@ def planned(asked: Asked) -> Iterator[Plan]:
         if plan.asks_with_perf_analyzer:
             find_perf_analyzer()  # whoever lacks it is told before minutes pass
         yield plan
+
+
+def _on_a_cpu(release: Release | None, precision: Precision) -> bool:
+    """Whether a release is OpenVINO's in this precision."""
+    return release is not None and (release.target, release.precision) == ("openvino", precision)
+
+
+def require_same_precision(asked: Asked, release: Release | None) -> None:
+    """Refuse to compare int8 with what would be fp32 in the name of the same work.
+
+    Raises:
+        BenchmarkError: the limit or the twin is asked for.
+    """
+    if _on_a_cpu(release, "int8") and (asked.limit or CONTENDERS[TWIN] in asked.baselines):
+        raise BenchmarkError(
+            f"the release is in int8, which neither the limit nor {TWIN} computes in; leave both "
+            "out, or measure a release in bf16 or fp32"
+        )
 
 
 def _require_fitting(asked: Asked, requests: Sequence[Request]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ from tritium_builders.errors import (
 )
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
-from tritium_builders.precision.accuracy import measure_accuracy, require_accuracy
+from tritium_builders.precision.accuracy import AccuracyGate
 from tritium_builders.precision.cast import describe_fp32
 from tritium_builders.precision.graphs import (
     SHARES,
@@ -115,21 +115,22 @@ def make_for_cpu(
             several candidates, a reduced precision that fails is only not taken.
     """
     graphs = write_graphs(bundle, staging, lambda role: progress("export", role))
+    stager = _Stager(bundle, graphs, staging, progress)
     staged: dict[Candidate, _Staged] = {}
     refused = {}
     for candidate in wanted:
-        folder = staging / str(candidate).replace(" ", "-")
-        folder.mkdir()
         try:
-            staged[candidate] = _stage(bundle, graphs, candidate, folder, progress)
+            staged[candidate] = stager.stage(candidate)
         except (CompileError, ParityError, AccuracyError, MissingExtraError) as error:
             if candidate.precision == "fp32" or len(wanted) == 1:
                 raise
-            refused[str(candidate)] = str(error)
+            refused[str(candidate)] = (
+                error.found if isinstance(error, AccuracyError) else str(error)
+            )
     choice, taken = None, wanted[0]
     if len(wanted) > 1:
         loaders = {candidate: one.load_encoders for candidate, one in staged.items()}
-        choice = choose(bundle, loaders, lambda name: progress("measure", name))
+        choice = choose(bundle, loaders, partial(progress, "measure"))
         choice = choice.model_copy(update={"refused": refused})
         taken = Candidate(choice.target, choice.precision)
     found = staged[taken]
@@ -139,96 +140,94 @@ def make_for_cpu(
     )
 
 
-def _stage(
-    bundle: Bundle,
-    graphs: Mapping[Role, Path],
-    candidate: Candidate,
-    folder: Path,
-    progress: Progress,
-) -> _Staged:
-    if candidate.precision == "fp32":
-        return _Staged(_components(bundle, graphs, candidate, folder, progress))
-    manifest = bundle.manifest
-    readers = {role: one.load for role, one in stage_readers(bundle, folder).items()}
-    fp32: Servables = {**readers, **graph_servables(manifest, graphs)}
-    if candidate.precision == "int8":
-        return _quantised(bundle, graphs, fp32, folder, progress)
-    require_bf16()
-    components = _components(bundle, graphs, candidate, folder / "staged", progress)
-    return _gated(bundle, candidate.precision, fp32, components, progress)
+@dataclass
+class _Stager:
+    """Writes candidates of one bundle, each into a folder of its own."""
 
+    bundle: Bundle
+    graphs: Mapping[Role, Path]
+    """Its ONNX graphs, in fp32."""
+    staging: Path
+    progress: Progress
 
-def _gated(
-    bundle: Bundle,
-    precision: Precision,
-    fp32: Servables,
-    components: Mapping[Role, StagedComponent],
-    progress: Progress,
-) -> _Staged:
-    """Hold both gates of a reduced precision."""
-    reduced = _Staged(components).servables()
-    try:
-        parity = verify(bundle, reduced, precision, partial(progress, "verify"))
-        accuracy = measure_accuracy(bundle, fp32, reduced, progress)
-    except RuntimeError as error:  # OpenVINO's, when it loads what it has no kernel for
-        last = str(error).strip().splitlines()[-1]
-        raise CompileError(f"OpenVINO cannot run {precision} on this CPU: {last}") from error
-    require_accuracy(accuracy, precision)
-    return _Staged(components, parity=parity, accuracy=accuracy)
+    @cached_property
+    def fp32(self) -> Servables:
+        """What calibration samples go through, and reduced precisions are held against."""
+        readers = stage_readers(self.bundle, self._folder("reference"))
+        loaders = {role: component.load for role, component in readers.items()}
+        return {**loaders, **graph_servables(self.bundle.manifest, self.graphs)}
 
+    @cached_property
+    def accuracy(self) -> AccuracyGate:
+        return AccuracyGate(self.bundle, self.fp32, self.progress)
 
-def _quantised(
-    bundle: Bundle,
-    graphs: Mapping[Role, Path],
-    fp32: Servables,
-    folder: Path,
-    progress: Progress,
-) -> _Staged:
-    """Quantise as much of the encoders as lets the whole chain pass its gates."""
-    manifest = bundle.manifest
-    progress("cast", "calibration samples")
-    calibration = run_stages(manifest, fp32, bundle.calibration or bundle.golden, keep=ENCODERS)
-    heads = {role: graph for role, graph in graphs.items() if role not in ENCODERS}
+    def stage(self, candidate: Candidate) -> _Staged:
+        """Write a candidate; one of reduced precision has held its gates then."""
+        match candidate.precision:
+            case "int8":
+                return self._quantised()
+            case "bf16":
+                require_bf16()
+                return self._gated(candidate, self._components(self.graphs, candidate))
+            case _:
+                return _Staged(self._components(self.graphs, candidate))
 
-    def attempt(share: float) -> _Staged:
-        quantised, casts = cast_graphs(
-            manifest,
-            {role: graphs[role] for role in ENCODERS},
-            calibration,
-            "int8",
-            folder / f"graphs-{share}",
-            partial(progress, "cast"),
-            share=share,
-            rest="fp32",
-        )
-        staged = folder / f"staged-{share}"
-        components = _components(
-            bundle, {**quantised, **heads}, Candidate("openvino", "int8"), staged, progress
-        )
+    def _gated(self, candidate: Candidate, components: Mapping[Role, StagedComponent]) -> _Staged:
+        """Hold both gates of a reduced precision."""
+        precision = candidate.precision
+        reduced = _Staged(components).servables()
+        try:
+            parity = verify(self.bundle, reduced, precision, partial(self.progress, "verify"))
+            accuracy = self.accuracy.require(reduced, precision)
+        except RuntimeError as error:  # OpenVINO's, when it loads what it has no kernel for
+            last = str(error).strip().splitlines()[-1]
+            raise CompileError(f"OpenVINO cannot run {precision} on this CPU: {last}") from error
+        return _Staged(components, parity=parity, accuracy=accuracy)
+
+    def _quantised(self) -> _Staged:
+        """Quantise as much of the encoders as lets the whole chain pass its gates."""
+        manifest, candidate = self.bundle.manifest, Candidate("openvino", "int8")
+        self.progress("cast", "calibration samples")
+        samples = self.bundle.calibration or self.bundle.golden
+        calibration = run_stages(manifest, self.fp32, samples, keep=ENCODERS)
+        encoders = {role: self.graphs[role] for role in ENCODERS}
+        heads = {role: graph for role, graph in self.graphs.items() if role not in ENCODERS}
         kept = {role: describe_fp32(graph) for role, graph in heads.items()}
-        found = _gated(bundle, "int8", fp32, components, progress)
-        return replace(found, casts={**casts, **kept})
 
-    return first_that_passes(attempt, SHARES)
+        def attempt(share: float) -> _Staged:
+            quantised, casts = cast_graphs(
+                manifest,
+                encoders,
+                calibration,
+                "int8",
+                self.staging / f"int8-graphs-{share}",
+                partial(self.progress, "cast"),
+                share=share,
+                rest="fp32",
+            )
+            components = self._components({**quantised, **heads}, candidate, f"-{share}")
+            return replace(self._gated(candidate, components), casts={**casts, **kept})
 
+        return first_that_passes(attempt, SHARES)
 
-def _components(
-    bundle: Bundle,
-    graphs: Mapping[Role, Path],
-    candidate: Candidate,
-    folder: Path,
-    progress: Progress,
-) -> dict[Role, StagedComponent]:
-    folder.mkdir(exist_ok=True)
-    told = partial(progress, "compile")
-    # int8 computes in bf16 what is not quantised, where that is faster than fp32.
-    bf16 = candidate.precision == "bf16" or (candidate.precision == "int8" and has_bf16())
-    staged = {
-        **stage_readers(bundle, folder),
-        **stage_engines(bundle, graphs, candidate.target, folder, told, bf16=bf16),
-    }
-    staged["encoders"] = stage_encoders(bundle, staged, folder)
-    return staged
+    def _components(
+        self, graphs: Mapping[Role, Path], candidate: Candidate, attempt: str = ""
+    ) -> dict[Role, StagedComponent]:
+        folder = self._folder(f"{candidate.target}-{candidate.precision}{attempt}")
+        told = partial(self.progress, "compile")
+        # int8 computes in bf16 what is not quantised, where that is faster than fp32.
+        bf16 = candidate.precision == "bf16" or (candidate.precision == "int8" and has_bf16())
+        staged = {
+            **stage_readers(self.bundle, folder),
+            **stage_engines(self.bundle, graphs, candidate.target, folder, told, bf16=bf16),
+        }
+        staged["encoders"] = stage_encoders(self.bundle, staged, folder)
+        return staged
+
+    def _folder(self, name: str) -> Path:
+        folder = self.staging / name
+        folder.mkdir()
+        return folder
 
 
 def has_bf16() -> bool:

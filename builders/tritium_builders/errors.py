@@ -58,7 +58,16 @@ class CompileError(TritiumError):
 
 
 class AccuracyError(TritiumError):
-    """A reduced precision costs more accuracy than it may; nothing was published."""
+    """A reduced precision costs more accuracy than it may; nothing was published.
+
+    Args:
+        found: What was measured, and the bound.
+        fix: What to do about it, a sentence.
+    """
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(f"{found}; nothing was published. {fix}")
+        self.found = found
 
 
 class TargetMissingError(TritiumError):

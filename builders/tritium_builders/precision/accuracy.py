@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from tritium_builders.bundle import Bundle
 from tritium_builders.bundle_schema import head_role
@@ -76,8 +77,8 @@ def require_accuracy(report: AccuracyReport, precision: str) -> None:
     if report.points < -LARGEST_LOSS_POINTS:
         raise AccuracyError(
             f"accuracy: {precision} loses {-report.points:.2f} points of top-1, and may lose "
-            f"{LARGEST_LOSS_POINTS}; {describe(report)}; nothing was published. Use another "
-            "precision, or a bundle with more calibration samples"
+            f"{LARGEST_LOSS_POINTS}; {describe(report)}",
+            "Use another precision, or a bundle with more calibration samples",
         )
 
 
@@ -93,37 +94,58 @@ def describe(report: AccuracyReport) -> str:
     )
 
 
-def measure_accuracy(
-    bundle: Bundle,
-    fp32: Servables,
-    reduced: Servables,
-    progress: Callable[[str, str], None] = lambda _step, _item: None,
-) -> AccuracyReport:
-    """Answer the bundle's validation samples in fp32 and in the reduced precision.
+class AccuracyGate:
+    """Holds reduced precisions of an app against its answers in fp32, which are made once.
 
-    A bundle without labelled samples is measured by how often the answer stays fp32's, on all the
-    samples that it has.
+    The bundle's validation samples are answered. A bundle without labelled samples is measured by
+    how often the answer stays fp32's, on all the samples that it has.
 
     Args:
         bundle: Whose samples.
         fp32: What answers in fp32.
-        reduced: What answers in the reduced precision.
         progress: Told the step and how far it is.
     """
-    samples: Sequence[Sample] = bundle.validation
-    if not samples:
-        samples = (*bundle.golden, *bundle.calibration)
-    manifest = bundle.manifest
-    head = head_role(manifest.entry_points[0])
-    answers = []
-    for name, servables in (("fp32", fp32), ("reduced precision", reduced)):
-        told = f"{name}, "
-        stages = run_stages(
-            manifest,
-            servables,
-            samples,
-            keep=(head,),
-            progress=lambda item, told=told: progress("accuracy", told + item),  # type: ignore[misc]
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        fp32: Servables,
+        progress: Callable[[str, str], None] = lambda _step, _item: None,
+    ) -> None:
+        self._manifest = bundle.manifest
+        self._samples: Sequence[Sample] = bundle.validation or (
+            *bundle.golden,
+            *bundle.calibration,
         )
-        answers.append(top_answers(stages[head], manifest.labels))
-    return compare_answers([sample.label for sample in samples], *answers)
+        self._servables = fp32
+        self._progress = progress
+
+    def require(self, reduced: Servables, precision: str) -> AccuracyReport:
+        """Answer in the reduced precision, and compare.
+
+        Args:
+            reduced: What answers in it.
+            precision: Its name.
+
+        Raises:
+            AccuracyError: top-1 loses more than it may.
+        """
+        right = [sample.label for sample in self._samples]
+        report = compare_answers(right, self._fp32, self._answers(reduced, precision))
+        require_accuracy(report, precision)
+        return report
+
+    @cached_property
+    def _fp32(self) -> list[str]:
+        return self._answers(self._servables, "fp32")
+
+    def _answers(self, servables: Servables, name: str) -> list[str]:
+        head = head_role(self._manifest.entry_points[0])
+        stages = run_stages(
+            self._manifest,
+            servables,
+            self._samples,
+            keep=(head,),
+            progress=lambda item: self._progress("accuracy", f"{name}, {item}"),
+        )
+        return top_answers(stages[head], self._manifest.labels)

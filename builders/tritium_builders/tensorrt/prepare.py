@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from tritium_builders.configs import component_graphs
 from tritium_builders.errors import CompileError
 from tritium_builders.graphs import write_graphs
 from tritium_builders.parity import verify
-from tritium_builders.precision.accuracy import measure_accuracy, require_accuracy
+from tritium_builders.precision.accuracy import AccuracyGate
 from tritium_builders.precision.graphs import (
     SHARES,
     cast_graphs,
@@ -41,7 +40,6 @@ from tritium_builders.tensorrt.profiles import component_profiles
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS, Role
 
 Progress = Callable[[str, str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ def prepare(
     reduced = {**loaders, **graph_servables(manifest, cast)}
     accuracy = None
     if precision != "fp32":
-        accuracy = measure_accuracy(bundle, fp32, reduced, progress)
-        require_accuracy(accuracy, precision)
+        accuracy = AccuracyGate(bundle, fp32, progress).require(reduced, precision)
     described = component_graphs(manifest)
     profiles = {
         role: component_profiles(described[role], buckets, options.max_batch) for role in cast

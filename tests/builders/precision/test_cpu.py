@@ -12,6 +12,7 @@ import pytest
 from tritium_builders import Bundle, build, choose, cpu
 from tritium_builders.cpu import candidates
 from tritium_builders.errors import AccuracyError, CompileError
+from tritium_builders.precision import accuracy
 from tritium_builders.release import AccuracyReport, RuntimeChoice
 
 needs_bf16 = pytest.mark.skipif(not cpu.has_bf16(), reason="this CPU has no bfloat16 units")
@@ -86,15 +87,15 @@ def test_auto_takes_no_precision_that_fails_a_gate_and_says_why(
     monkeypatch.setattr("tritium_builders.cpu.SHARES", (0.5,))
 
     def refuse(_report: AccuracyReport, precision: str) -> None:
-        raise AccuracyError(f"{precision} loses too much")
+        raise AccuracyError(f"{precision} loses too much", "Use another")
 
-    monkeypatch.setattr(cpu, "require_accuracy", refuse)
+    monkeypatch.setattr(accuracy, "require_accuracy", refuse)
     release = build(custom, precision="auto", repository=tmp_path)
     assert release.precision == "fp32"
     assert release.choice is not None
     assert release.choice.per_second.keys() == {"openvino", "onnxruntime"}
     assert release.choice.refused.keys() == {"openvino bf16", "openvino int8"}
-    assert "loses too much" in release.choice.refused["openvino int8"]
+    assert release.choice.refused["openvino int8"] == "int8 loses too much"
     # Asked again, nothing is measured; and fp32 that was not chosen is another release.
     assert build(custom, precision="auto", repository=tmp_path).number == release.number
     assert build(custom, repository=tmp_path).number == release.number + 1

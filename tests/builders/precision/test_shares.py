@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tritium_builders.errors import CastError, Mismatch, ParityError
+from tritium_builders.errors import AccuracyError, CastError, Mismatch, ParityError
 from tritium_builders.precision.graphs import first_that_passes
 
 SHARES = (0.5, 0.25, 0.1)
@@ -38,6 +38,21 @@ def test_the_first_error_is_reported_when_none_passes() -> None:
     with pytest.raises(ParityError, match=r"chain 0\.5"):
         first_that_passes(attempt_that_passes_at(0.0, tried, ParityError), SHARES)
     assert tried == list(SHARES)
+
+
+def test_the_next_share_is_tried_when_top_1_loses_too_much() -> None:
+    tried: list[float] = []
+
+    def attempt(share: float) -> str:
+        tried.append(share)
+        if share > 0.25:
+            raise AccuracyError("int8 loses 0.6 points", "Use another precision")
+        return "passed"
+
+    assert first_that_passes(attempt, SHARES) == "passed"
+    assert tried == [0.5, 0.25]
+    with pytest.raises(AccuracyError, match=r"0\.6 points; nothing was published\. Use another"):
+        first_that_passes(attempt, SHARES[:1])
 
 
 def test_nothing_more_is_tried_when_no_cast_keeps_a_share() -> None:
