@@ -48,6 +48,21 @@ def get(url: str) -> tuple[int, dict[str, Any]]:
             return error.code, json.load(error)
 
 
+def executions(client: InferenceServerClient, model: str) -> int:
+    """How often a model has run, as far as Triton has counted."""
+    return int(client.get_inference_statistics(model).model_stats[0].execution_count)
+
+
+def executions_at_rest(client: InferenceServerClient, model: str) -> int:
+    """How often a model has run, nobody asking now. Triton counts a run after its answer has
+    gone, so this waits for a number that stays."""
+    while True:
+        before = executions(client, model)
+        time.sleep(0.3)
+        if executions(client, model) == before:
+            return before
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
     """Poll until something holds; says whether it did."""
     deadline = time.monotonic() + timeout_s

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from tritonclient import grpc as triton
 
+from tests.deploy.calls import executions_at_rest
 from tests.e2e.conftest import FULL, Fold
 from tests.support import models
 from tritium_builders.reference import FusionModel
@@ -208,18 +209,17 @@ def test_an_absent_modalitys_encoder_never_runs(
     encoder = folds[0].release.components["image_encoder"].model
     counter = rf'^tritium_step_executions_total{{model="{encoder}",step="image_encoder"}} (\d+)\.0$'
 
-    def executions() -> int:
+    def count() -> int:
         if "encoders" not in folds[0].release.loaded:
-            statistics = raw.get_inference_statistics(encoder).model_stats[0]
-            return int(statistics.execution_count)
+            return executions_at_rest(raw, encoder)
         with urllib.request.urlopen(server.step_metrics_url, timeout=5) as answer:
             found = re.search(counter, answer.read().decode(), re.MULTILINE)
         assert found is not None, "it counts its steps"
         return int(found[1])
 
-    before = executions()
+    before = count()
     for _ in range(5):
         client.classify(text="red apple")
-    assert executions() == before
+    assert count() == before
     client.classify(image=folds[0].bundle.golden[0].image)
-    assert executions() == before + 1
+    assert count() == before + 1
