@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tritium_builders.tensorrt.options import TensorRTOptions
 
 _TOOLS = (
-    "tritium", "torch", "transformers", "onnx", "onnxscript", "numpy", "pillow", "tokenizers",
+    "tritium", "torch", "transformers", "onnx", "onnxscript", "numpy", "pillow", "cykooz-resizer",
+    "tokenizers",
 )  # fmt: skip
 _QUANTISER = "nvidia-modelopt"
 _TENSORRT_TOOLS = ("onnxruntime", "polygraphy", _QUANTISER)

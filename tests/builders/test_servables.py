@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from tritium_client import contract
 STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
 CROP = ImagePreprocessing(size=24, resize="shortest_edge", shortest_edge=32).servable_spec()
 QUICK = {**STRETCH, "reducing_gap": 2.0}
+SIMD = {"resizer": "fast_image_resize"}
 TEXT = TextPreprocessing(max_length=12).servable_spec()
 
 
@@ -91,6 +93,50 @@ class TestImageDecoder:
         for data in (jpeg(119, 79), png(119, 79), jpeg(79, 59)):
             quick, exact = (image_decoder.decode(data, spec) for spec in (QUICK, STRETCH))
             np.testing.assert_array_equal(quick, exact)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.integers(1, 300),
+        st.integers(1, 300),
+        st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+        st.sampled_from([STRETCH, CROP]),
+        st.sampled_from(["noise", "black and white"]),
+    )
+    def test_fast_image_resize_is_within_two_levels_of_pillow(
+        self, width: int, height: int, resample: str, spec: dict[str, Any], kind: str
+    ) -> None:
+        """Of Pillow's own two passes, along the rows and then along the columns."""
+        levels = noise(width, height)
+        picture = Image.fromarray(levels if kind == "noise" else (levels > 127).astype("u1") * 255)
+        spec = {**spec, "resample": resample}
+        size, box = (30, 20), (0, 0, 30, 20)
+        if spec["resize"] == "shortest_edge":
+            scale = 32 / min(width, height)
+            size = (max(32, int(width * scale)), max(32, int(height * scale)))
+            left, top = (size[0] - 24) // 2, (size[1] - 24) // 2
+            box = (left, top, left + 24, top + 24)
+        by = image_decoder.RESAMPLING[resample]
+        rows = picture.resize((size[0], height), by)
+        pillows = np.asarray(rows.resize(size, by).crop(box)).astype(int)
+        decoded = image_decoder.decode(encode(picture, "PNG"), {**spec, **SIMD})
+        assert np.abs(decoded - pillows).max() <= 2
+
+    @pytest.mark.parametrize("size", [(640, 427), (427, 640), (1201, 97)])
+    def test_fast_image_resize_reduces_a_large_picture_as_pillow_does(
+        self, size: tuple[int, int]
+    ) -> None:
+        smooth = Image.fromarray(noise(40, 27)).resize(size, Image.Resampling.BICUBIC)
+        data = encode(smooth, "PNG")
+        ours, pillows = (image_decoder.decode(data, {**QUICK, **more}) for more in (SIMD, {}))
+        assert np.abs(ours.astype(int) - pillows).max() <= 2
+
+    def test_a_missing_package_fails_the_load_and_no_request(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+        with pytest.raises(ImportError, match="cykooz_resizer"):
+            image_decoder.ImageDecoder(Path(), {**STRETCH, **SIMD})
+        image_decoder.ImageDecoder(Path(), STRETCH)
 
     def test_a_large_truncated_photo_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the JPEG data is damaged or truncated"):
@@ -172,9 +218,13 @@ class TestImageDecoder:
         assert isinstance(first, dict)
         assert isinstance(last, dict)
 
-    @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
-    def test_extreme_shapes_are_answered(self, size: tuple[int, int]) -> None:
-        assert image_decoder.decode(png(*size), STRETCH).shape == (20, 30, 3)
+    @pytest.mark.parametrize("spec", [STRETCH, {**STRETCH, **SIMD}], ids=["pillow", "simd"])
+    @pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1), (20, 3_000_000)])
+    def test_extreme_shapes_are_answered(self, size: tuple[int, int], spec: dict[str, Any]) -> None:
+        picture = encode(Image.new("RGB", size, "red"), "PNG", compress_level=1)
+        decoded = image_decoder.decode(picture, spec)
+        assert decoded.shape == (20, 30, 3)
+        assert (decoded == (255, 0, 0)).all()
 
     def test_a_line_is_too_elongated_to_be_cropped(self) -> None:
         elongated = encode(Image.new("RGB", (1, 65_000)), "PNG")
@@ -194,13 +244,14 @@ class TestImageDecoder:
         assert image_decoder.decode(data, STRETCH).shape == (20, 30, 3)
 
     def test_one_bad_request_leaves_its_neighbours_alone(self) -> None:
-        decoder = image_decoder.ImageDecoder(Path(), STRETCH)
+        spec = {**STRETCH, **SIMD, "threads": 3}
+        decoder = image_decoder.ImageDecoder(Path(), spec)
         requests = [{"image": np.array([[data]], object)} for data in (png(), b"bad", png(seed=2))]
         first, bad, last = decoder(requests)
         assert isinstance(first, dict)
         assert isinstance(last, dict)
         assert isinstance(bad, image_decoder.InvalidInputError)
-        np.testing.assert_array_equal(last["pixels"][0], image_decoder.decode(png(seed=2), STRETCH))
+        np.testing.assert_array_equal(last["pixels"][0], image_decoder.decode(png(seed=2), spec))
 
 
 class TestTextTokenizer:

@@ -1,7 +1,8 @@
 """Triton servable: an encoded picture -> RGB pixels of the size that the encoder takes.
 
 Copied into a release as `model.py`; training and the parity gate import the same functions, so
-what was trained on is what is served. Needs numpy and Pillow only.
+what was trained on is what is served. Needs numpy and Pillow, and cykooz-resizer where the
+specification says `resizer: fast_image_resize`.
 
 Any picture that Pillow reads as JPEG, PNG, WebP, GIF (first frame) or BMP is accepted: the EXIF
 orientation is applied, transparency is laid over the background, palette, grey, CMYK and 16-bit
@@ -33,6 +34,8 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3"}
+"""fast_image_resize's names for Pillow's filters."""
 MAX_JPEG_SCANS = 100
 """Encoders write about ten. Each goes over the whole picture, and may take but a few bytes."""
 
@@ -139,23 +142,57 @@ def _shortest_edge(spec: dict[str, Any]) -> int:
 
 def _resize(image: Image.Image, spec: dict[str, Any]) -> Image.Image:
     height, width = spec["height"], spec["width"]
-    resize = partial(
-        image.resize,
-        resample=RESAMPLING[spec["resample"]],
-        reducing_gap=spec.get("reducing_gap"),
-    )
     if spec["resize"] == "stretch":
-        return resize((width, height))
+        return _filtered(image, (width, height), spec)
     scale = spec["shortest_edge"] / min(image.size)
     # Truncated, not rounded: what Hugging Face's and torchvision's processors do.
-    resized = [max(spec["shortest_edge"], int(side * scale)) for side in image.size]
-    if resized[0] * resized[1] > spec["max_image_pixels"]:
+    across, down = (max(spec["shortest_edge"], int(side * scale)) for side in image.size)
+    if across * down > spec["max_image_pixels"]:
         raise ValueError(
             f"{image.width}x{image.height} is too elongated: with the shorter side at "
-            f"{spec['shortest_edge']} it has {resized[0] * resized[1]} pixels"
+            f"{spec['shortest_edge']} it has {across * down} pixels"
         )
-    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
-    return resize((resized[0], resized[1])).crop((left, top, left + width, top + height))
+    left, top = (across - width) // 2, (down - height) // 2
+    return _filtered(image, (across, down), spec).crop((left, top, left + width, top + height))
+
+
+def _filtered(image: Image.Image, size: tuple[int, int], spec: dict[str, Any]) -> Image.Image:
+    """Another size, (width, height), by the resampling filter."""
+    gap = spec.get("reducing_gap")
+    by_pillow = partial(image.resize, size, RESAMPLING[spec["resample"]], reducing_gap=gap)
+    if spec.get("resizer", "pillow") == "pillow" or spec["resample"] == "nearest":
+        return by_pillow()
+    if size[0] * image.height > spec["max_image_pixels"] or any(
+        side > 500 * least for side, least in zip(image.size, size, strict=True)
+    ):
+        return by_pillow()  # a line: a plane between the passes, weights too small for 16 bits
+    box = (float(image.width), float(image.height))
+    if gap is not None:  # as `Image.resize` does it
+        across, down = (int(box[side] / size[side] / gap) or 1 for side in (0, 1))
+        if (across, down) != (1, 1):
+            image, box = image.reduce((across, down)), (box[0] / across, box[1] / down)
+    # Two calls, as the library by itself begins with the columns: overshoot that is cut off
+    # between the passes would be cut off elsewhere than by Pillow, which begins with the rows
+    # (from version 13 on not where a picture is made much lower and hardly narrower).
+    middle = _one_pass(image, (size[0], image.height), (box[0], float(image.height)), spec)
+    return _one_pass(middle, size, (float(size[0]), box[1]), spec)
+
+
+def _one_pass(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float], spec: dict[str, Any]
+) -> Image.Image:
+    """Filter the box from the upper left corner along one direction; the other stays."""
+    import cykooz_resizer as library
+
+    options = library.ResizeOptions(
+        resize_alg=library.ResizeAlg.convolution(library.FilterType[_FILTERS[spec["resample"]]]),
+        crop_box=library.CropBox(0, 0, *box),
+        use_alpha=False,
+    )
+    filtered = Image.new("RGB", size)
+    # Not kept: it would keep the largest picture's buffers, and two threads cannot use one.
+    library.Resizer().resize_pil(image, filtered, options)
+    return filtered
 
 
 class ImageDecoder:
@@ -170,8 +207,11 @@ class ImageDecoder:
     def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
         del folder
         self._spec = spec
+        if spec.get("resizer") == "fast_image_resize":
+            import cykooz_resizer  # noqa: F401 - missing, it fails the load and no request
+
         threads = spec.get("threads") or len(os.sched_getaffinity(0))
-        # Pillow releases the GIL while it decodes and resizes.
+        # Both libraries release the GIL while they decode and resize.
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:

@@ -97,9 +97,9 @@ def prepare(recipe: Recipe) -> Prepared:
     dataset = load_openmoji()  # the one source that recipes know so far
     text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
     image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
-    if recipe.image_encoder.scaled_decode:
-        scaled = image.preprocessing.model_copy(update={"reducing_gap": REDUCING_GAP})
-        image = replace(image, preprocessing=scaled)
+    gap = REDUCING_GAP if recipe.image_encoder.scaled_decode else None
+    how = {"reducing_gap": gap, "resizer": recipe.image_encoder.resizer}
+    image = replace(image, preprocessing=image.preprocessing.model_copy(update=how))
     return Prepared(recipe, dataset, text, image, compute_features(dataset, text, image))
 
 

@@ -46,6 +46,8 @@ class ImageEncoderTable(_Table):
     scaled_decode: bool = True
     """Make large pictures smaller the quick way first, to twice what the encoder takes
     (`reducing_gap` of the bundle), in training and in serving alike."""
+    resizer: Literal["fast_image_resize", "pillow"] = "fast_image_resize"
+    """Which library filters (`resizer` of the bundle), in training and in serving alike."""
 
 
 class FusionTable(_Table):
