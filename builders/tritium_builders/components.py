@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import importlib.util
 import json
+import math
 import py_compile
 import shutil
 import sys
@@ -20,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.bundle import TOKENIZER, Bundle, file_entry
 from tritium_builders.compile import COMPILERS
 from tritium_builders.configs import (
+    FEW_WEIGHTS,
     MAX_BATCH,
     component_config,
     component_graphs,
@@ -173,10 +176,19 @@ def stage_engines(
         file = COMPILERS[target](graph, folder / VERSION)
         write_servable(ENGINE[0], folder)
         # A head takes microseconds; what it would gain is not worth its rounding.
-        spec = engine_spec(described[role], target, file, bf16=bf16 and role in ENCODED_BY)
+        few = target == "openvino" and role == "image_encoder" and _weights(graph) <= FEW_WEIGHTS
+        spec = engine_spec(
+            described[role], target, file, bf16=bf16 and role in ENCODED_BY, one_by_one=few
+        )
         config = component_config(described[role], spec)
         staged[role] = finish_component(bundle.manifest.app, role, config, folder)
     return staged
+
+
+def _weights(graph: Path) -> int:
+    """How many numbers a graph holds."""
+    model = onnx.load(graph, load_external_data=False)
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
 
 
 def stage_encoders(

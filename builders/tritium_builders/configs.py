@@ -32,8 +32,15 @@ MAX_WAIT_S = 60
 """Seconds that a request may wait for a component, whatever its caller's timeout."""
 MAX_INSTANCES = 8
 """Of `encoders`: each holds the model once."""
-PACKING_WASTE = 0.25
-"""The largest share of a text batch's tokens that may be padding."""
+CALL_TOKENS = {"fp32": 16, "bf16": 48}
+"""What a call of a text encoder costs beside its tokens, in tokens of the demo app's: reading the
+weights, and for OpenVINO another shape than the last one's. With units for bf16 a token costs a
+third."""
+FEW_WEIGHTS = 10_000_000
+"""Parameters of an image encoder that takes one picture at a time, see `takes_one_by_one` of the
+engine. With 2 to 6 million that took 0.8 to 1 of a batch's time for each picture, with 22 to 28
+million 0.92 to 1.1, with 86 million 1.1 to 1.4 (MobileNetV2, ViTs, ResNet-50, ConvNeXt-T on one
+core, batches of 4 and 5 or of 7 and 8 in turns)."""
 
 _CHAIN: tuple[Role, ...] = (
     "text_tokenizer",
@@ -117,7 +124,12 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
 
 
 def engine_spec(
-    graph: ComponentGraph, target: Target, file: str, *, bf16: bool = False
+    graph: ComponentGraph,
+    target: Target,
+    file: str,
+    *,
+    bf16: bool = False,
+    one_by_one: bool = False,
 ) -> dict[str, Any]:
     """The specification that the engine servable takes.
 
@@ -126,16 +138,18 @@ def engine_spec(
         target: A CPU target.
         file: What it opens.
         bf16: Whether OpenVINO may compute in bfloat16.
+        one_by_one: Whether it has few weights, and takes one row at a time.
     """
     return {
         **({"bf16": True} if bf16 else {}),
+        **({"one_by_one": True} if one_by_one else {}),
         "stage": graph.role,
         "runtime": target,
         "file": file,
         "threads": 0,
         "streams": 1,
         "max_batch": MAX_BATCH,
-        "waste": PACKING_WASTE,
+        "call_tokens": CALL_TOKENS["bf16" if bf16 else "fp32"],
         "inputs": [
             {"name": tensor.name, "ragged": tensor.ragged, "pad": tensor.pad}
             for tensor in graph.inputs

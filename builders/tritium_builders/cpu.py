@@ -21,6 +21,8 @@ from tritium_builders.components import (
     stage_engines,
     stage_readers,
 )
+from tritium_builders.configs import share_cores_out
+from tritium_builders.cores import available_cores
 from tritium_builders.errors import (
     AccuracyError,
     CompileError,
@@ -67,7 +69,13 @@ class _Staged:
     accuracy: AccuracyReport | None = None
 
     def servables(self) -> Servables:
-        return {role: component.load for role, component in self.components.items()}
+        servables: dict[Role, Callable[..., Any]] = {
+            role: component.load for role, component in self.components.items()
+        }
+        if "encoders" in servables:  # as `serve` will run it here
+            _, threads = share_cores_out(available_cores())
+            servables["encoders"] = partial(self.load_encoders, threads)
+        return servables
 
     def load_encoders(self, threads: int) -> Callable[..., Any]:
         return self.components["encoders"].load(threads=threads)

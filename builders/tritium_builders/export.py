@@ -171,7 +171,7 @@ def _export(
     if isinstance(module, _FusionHeadGraph):
         shapes = (shapes,)  # *features is one argument to torch.export
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _plain_attention(module):
             program = torch.onnx.export(
                 module,
                 examples,
@@ -217,6 +217,26 @@ def _canonicalise(graph: onnx.ModelProto, inputs: list[str], output: str) -> Non
             f"the exported graph has inputs {found}, expected {inputs}: "
             "an input that the module never reads was dropped"
         )
+
+
+@contextlib.contextmanager
+def _plain_attention(module: nn.Module) -> Iterator[None]:
+    """Have transformers' models written as matrix products and a softmax while they are exported.
+
+    PyTorch's fused attention is exported with a test for NaN around each softmax, which keeps
+    OpenVINO from fusing it again. The answers are the same.
+    """
+    models: list[Any] = [
+        part for part in module.modules() if hasattr(part, "set_attn_implementation")
+    ]
+    before = [model.config._attn_implementation for model in models]
+    for model in models:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for model, implementation in zip(models, before, strict=True):
+            model.set_attn_implementation(implementation)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,28 +319,61 @@ class TestTextTokenizer:
             assert 2 <= answer["input_ids"].shape[1] <= 12
 
 
+def test_one_row_at_a_time_where_the_weights_are_few_and_so_are_the_threads() -> None:
+    runtime = _Doubling()
+    requests = [{"input_ids": np.full((items, 3), items)} for items in (1, 2)]
+    for threads, shapes in ((1, [(1, 3)] * 3), (2, [(3, 3)])):
+        runtime.shapes.clear()
+        with engine_over(runtime, one_by_one=True, threads=threads) as run:
+            answers = [a for a in run(requests) if isinstance(a, dict)]
+        assert runtime.shapes == shapes
+        assert [answer["sum"].tolist() for answer in answers] == [[3], [6, 6]]
+
+
 class TestPacking:
     @settings(deadline=None)
     @given(
         st.lists(st.integers(1, 128), max_size=80),
         st.integers(1, 32),
-        st.floats(0, 0.9),
+        st.integers(0, 200),
     )
     def test_every_row_comes_once_within_the_limits(
-        self, lengths: list[int], max_batch: int, waste: float
+        self, lengths: list[int], max_batch: int, call_tokens: int
     ) -> None:
         rows = [engine.Row(index, 0, length) for index, length in enumerate(lengths)]
-        groups = list(engine.pack(rows, max_batch, waste))
+        groups = engine.pack(rows, max_batch, call_tokens)
         assert sorted(row.request for group in groups for row in group) == list(range(len(rows)))
         for group in groups:
             assert len(group) <= max_batch
             assert [row.length for row in group] == sorted(row.length for row in group)
-            padded = group[-1].length * len(group)
-            assert padded - sum(row.length for row in group) <= waste * padded + 1e-9
+
+    @settings(deadline=None)
+    @given(
+        st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(1, 7), st.integers(0, 40)
+    )
+    def test_no_other_groups_cost_less(
+        self, lengths: list[int], max_batch: int, call_tokens: int
+    ) -> None:
+        def cost(groups: Sequence[Sequence[int]]) -> int:
+            return sum(max(group) * len(group) + call_tokens for group in groups)
+
+        rows = [engine.Row(index, 0, length) for index, length in enumerate(lengths)]
+        found = [
+            [row.length for row in group] for group in engine.pack(rows, max_batch, call_tokens)
+        ]
+        in_order = sorted(lengths)
+        others = []
+        for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+            ends = [index + 1 for index, cut in enumerate(cuts) if cut]
+            groups = [in_order[a:b] for a, b in itertools.pairwise([0, *ends, len(lengths)])]
+            if all(len(group) <= max_batch for group in groups):
+                others.append(cost(groups))
+        assert cost(found) == min(others)
 
     def test_equal_lengths_are_one_group(self) -> None:
         rows = [engine.Row(index, 0, 9) for index in range(8)]
-        assert len(list(engine.pack(rows, 32, 0.0))) == 1
+        assert len(engine.pack(rows, 32, 0)) == 1
+        assert [len(group) for group in engine.pack([*rows, engine.Row(8, 0, 10)], 32, 0)] == [8, 1]
 
 
 class _Doubling:
@@ -356,12 +390,13 @@ class _Doubling:
 
 
 @contextlib.contextmanager
-def engine_over(runtime: _Doubling, streams: int = 1) -> Iterator[engine.Engine]:
+def engine_over(runtime: _Doubling, streams: int = 1, **more: Any) -> Iterator[engine.Engine]:
     spec = {
         "stage": "text_encoder", "runtime": "test", "file": "-", "threads": 0, "streams": streams,
-        "max_batch": 4, "waste": 0.25,
+        "max_batch": 4, "call_tokens": 4,
         "inputs": [{"name": "input_ids", "ragged": True, "pad": 0}],
         "outputs": [{"name": "sequence", "ragged": True}, {"name": "sum", "ragged": False}],
+        **more,
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(engine.RUNTIMES, "test", lambda file, spec: runtime)

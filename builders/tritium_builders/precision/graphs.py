@@ -152,7 +152,7 @@ def graph_servables(
     described = component_graphs(manifest)
 
     def load(role: Role, graph: Path) -> Servable:
-        spec = {**engine_spec(described[role], "onnxruntime", graph.name), "waste": 0.0}
+        spec = {**engine_spec(described[role], "onnxruntime", graph.name), "call_tokens": 0}
         return Engine(graph.parent, spec, runtime(role, graph))
 
     return {role: partial(load, role, graph) for role, graph in graphs.items()}

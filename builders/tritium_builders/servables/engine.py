@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,8 @@ class OpenVinoRuntime:
     Args:
         file: The model's .xml; its .bin lies beside it.
         spec: `threads` of each call, 0 for all that this process may use; `streams`, calls that
-            run side by side; `bf16`, if it may round to bfloat16 where the CPU has units for it.
+            run side by side; `bf16`, if it may round to bfloat16 where the CPU has units for it;
+            `one_by_one`, see `takes_one_by_one`.
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
@@ -57,7 +58,10 @@ class OpenVinoRuntime:
             # It would pin every process's threads to the same, the first cores.
             options["ENABLE_CPU_PINNING"] = False
         core = openvino.Core()
-        compiled = core.compile_model(str(file), "CPU", options)
+        model = core.read_model(str(file))
+        if takes_one_by_one(spec):
+            model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
+        compiled = core.compile_model(model, "CPU", options)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
@@ -101,6 +105,16 @@ class OnnxRuntimeRuntime:
         return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
 
 
+def takes_one_by_one(spec: dict[str, Any]) -> bool:
+    """Whether each engine call answers one row, and OpenVINO knows its shape beforehand.
+
+    A call of another shape than the last one costs it 1 to 4 ms more, and batches are of all sizes.
+    Where the weights of one call stay in the cache for the next, and one thread has nothing to
+    share out, a batch saves less than that: `one_by_one` says that the weights are few.
+    """
+    return bool(spec.get("one_by_one")) and spec["threads"] == 1
+
+
 RUNTIMES: dict[str, type[OpenVinoRuntime | OnnxRuntimeRuntime]] = {
     "openvino": OpenVinoRuntime,
     "onnxruntime": OnnxRuntimeRuntime,
@@ -117,29 +131,39 @@ class Row:
     """Tokens, padding within its request included; 0 where no input is ragged."""
 
 
-def pack(rows: Sequence[Row], max_batch: int, waste: float) -> Iterator[list[Row]]:
-    """Group rows so that a group, padded to its longest, computes little padding.
+def pack(rows: Sequence[Row], max_batch: int, call_tokens: int) -> list[list[Row]]:
+    """Group rows so that all groups, each padded to its longest, cost least.
+
+    A group costs its tokens, padding included, and what a call costs whatever is in it. Sorted by
+    length, the best groups are runs of neighbours; which runs is found row by row from the best
+    groups of all rows before.
 
     Args:
         rows: In any order.
         max_batch: The largest number of rows in a group.
-        waste: The largest share of a group's tokens that may be padding, 0 to 1.
+        call_tokens: What a call costs beside its tokens, in tokens. With 0 only rows of equal
+            length share a group.
 
-    Yields:
+    Returns:
         Groups that together hold every row once, each sorted by length.
     """
-    group: list[Row] = []
-    tokens = 0
-    for row in sorted(rows, key=lambda row: row.length):
-        padded = row.length * (len(group) + 1)
-        wasted = padded - tokens - row.length
-        if group and (len(group) == max_batch or wasted > waste * padded):
-            yield group
-            group, tokens = [], 0
-        group.append(row)
-        tokens += row.length
-    if group:
-        yield group
+    ordered = sorted(rows, key=lambda row: row.length)
+    # Up to each row: (what the best groups cost, how many they are), and where the last one begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    begins: list[int] = [0]
+    for end, row in enumerate(ordered, start=1):
+        cost, begin = min(
+            ((best[first][0] + row.length * (end - first) + call_tokens, best[first][1] + 1), first)
+            for first in range(max(0, end - max_batch), end)
+        )
+        best.append(cost)
+        begins.append(begin)
+    groups: list[list[Row]] = []
+    end = len(ordered)
+    while end:
+        groups.append(ordered[begins[end] : end])
+        end = begins[end]
+    return groups[::-1]
 
 
 class Engine:
@@ -147,9 +171,9 @@ class Engine:
 
     Args:
         folder: The component's version folder, with the engine's files.
-        spec: `stage`, `runtime`, `file`, `threads`, `streams`, `max_batch`, `waste`; `inputs`, each
-            with `name`, `ragged` (its first axis is the text's length) and `pad`; `outputs`, each
-            with `name` and `ragged`.
+        spec: `stage`, `runtime`, `file`, `threads`, `streams`, `max_batch`, `call_tokens`; perhaps
+            `one_by_one`; `inputs`, each with `name`, `ragged` (its first axis is the text's length)
+            and `pad`; `outputs`, each with `name` and `ragged`.
         runtime: What runs a batch; None for the one that the specification names.
     """
 
@@ -158,6 +182,7 @@ class Engine:
         self._ragged = [tensor["name"] for tensor in spec["inputs"] if tensor["ragged"]]
         self._runtime = runtime or RUNTIMES[spec["runtime"]](folder / spec["file"], spec)
         self._streams: int = spec["streams"]
+        self._most: int = 1 if takes_one_by_one(spec) else spec["max_batch"]
         self._pool = ThreadPoolExecutor(self._streams) if self._streams > 1 else None
 
     def __call__(self, requests: Sequence[Tensors]) -> list[Tensors | Exception]:
@@ -175,8 +200,8 @@ class Engine:
             for item in range(self._items(request))
         ]
         # Every stream has something to do.
-        most = min(self._spec["max_batch"], -(-len(rows) // self._streams))
-        groups = list(pack(rows, most, self._spec["waste"]))
+        most = min(self._most, -(-len(rows) // self._streams))
+        groups = pack(rows, most, self._spec["call_tokens"])
         run = partial(self._run, requests)
         answers = map(run, groups) if self._pool is None else self._pool.map(run, groups)
         found = {key: value for answer in answers for key, value in answer.items()}
