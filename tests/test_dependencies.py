@@ -19,7 +19,8 @@ SERVABLES = ROOT / "builders" / "tritium_builders" / "servables"
 
 # Libraries that count as one: codecs of pictures, and runtimes of which a servable loads one.
 FAMILIES = {
-    "PIL": "image codecs",
+    "PIL": "pictures",
+    "cykooz_resizer": "pictures",
     "simplejpeg": "image codecs",
     "openvino": "runtimes",
     "onnxruntime": "runtimes",
