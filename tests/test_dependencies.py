@@ -17,11 +17,11 @@ ROOMS = ("client", "builders", "deploy", "benchmarks")
 PACKAGES = tuple(f"tritium_{room}" for room in ROOMS)
 SERVABLES = ROOT / "builders" / "tritium_builders" / "servables"
 
-# Libraries that count as one: codecs of pictures, and runtimes of which a servable loads one.
+# Libraries that count as one: what reads pictures, and runtimes of which a servable loads one.
 FAMILIES = {
     "PIL": "pictures",
     "cykooz_resizer": "pictures",
-    "simplejpeg": "image codecs",
+    "simplejpeg": "pictures",
     "openvino": "runtimes",
     "onnxruntime": "runtimes",
 }
