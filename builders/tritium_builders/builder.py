@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from tritium_builders.bundle import Bundle
 from tritium_builders.choose import Candidate
 from tritium_builders.compile import COMPILERS
+from tritium_builders.components import HEADS_RUN_ON
 from tritium_builders.cpu import AUTO, candidates, make_for_cpu
 from tritium_builders.errors import CompileError, PublishError, needs
 from tritium_builders.publish import (
@@ -144,6 +145,8 @@ def _tools(wanted: Sequence[Candidate], machine: BuildMachine | None) -> dict[st
         targets = dict.fromkeys(candidate.target for candidate in wanted)
         names: tuple[str, ...] = (*_TOOLS, *targets)
         found = {}
+        if HEADS_RUN_ON not in targets:  # under its own name: it is nothing that auto chose from
+            found[f"{HEADS_RUN_ON} (heads)"] = metadata.version(HEADS_RUN_ON)
         if any(candidate.precision == "int8" for candidate in wanted):
             # It also tells what `--precision auto` chose from what was asked for in fp32.
             found[_QUANTISER] = _version_if_installed(_QUANTISER)

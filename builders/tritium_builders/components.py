@@ -51,6 +51,8 @@ SERVABLES: dict[Role, tuple[str, str]] = {
     "encoders": ("encoders", "Encoders"),
 }
 """Role -> module of `servables` and its class; every other role is an engine."""
+HEADS_RUN_ON: Target = "onnxruntime"
+"""Whatever runs the encoders of a CPU target."""
 ENGINE = ("engine", "Engine")
 
 
@@ -173,13 +175,17 @@ def stage_engines(
     for role, graph in graphs.items():
         progress(role)
         folder = component_folder(staging, role)
-        file = COMPILERS[target](graph, folder / VERSION)
+        if role in ENCODED_BY:
+            file = COMPILERS[target](graph, folder / VERSION)
+            few = target == "openvino" and role == "image_encoder"
+            few = few and _weights(graph) <= FEW_WEIGHTS
+            spec = engine_spec(described[role], target, file, bf16=bf16, one_by_one=few)
+        else:
+            # A head takes microseconds: what it would gain is not worth its rounding, and OpenVINO
+            # takes longer to prepare another batch size than ONNX Runtime to compute it.
+            file = COMPILERS[HEADS_RUN_ON](graph, folder / VERSION)
+            spec = engine_spec(described[role], HEADS_RUN_ON, file)
         write_servable(ENGINE[0], folder)
-        # A head takes microseconds; what it would gain is not worth its rounding.
-        few = target == "openvino" and role == "image_encoder" and _weights(graph) <= FEW_WEIGHTS
-        spec = engine_spec(
-            described[role], target, file, bf16=bf16 and role in ENCODED_BY, one_by_one=few
-        )
         config = component_config(described[role], spec)
         staged[role] = finish_component(bundle.manifest.app, role, config, folder)
     return staged

@@ -103,9 +103,15 @@ def test_a_retrained_head_reuses_the_encoders_and_waits_for_a_rollout(
 
 
 def test_releases_for_two_targets_live_side_by_side(repository: Path, custom: Bundle) -> None:
+    first = load_release(release_folder(repository, "custom", 1))
     release = build(custom, target="onnxruntime", repository=repository)
     assert (release.number, release.target) == (2, "onnxruntime")
     assert build(custom, target="openvino", repository=repository).number == 1
+    assert "1/model.xml" in first.components["image_encoder"].files
+    heads = {role: one for role, one in first.components.items() if role.startswith("fusion_head")}
+    assert len(heads) == 3
+    assert heads.items() <= release.components.items(), "ONNX Runtime runs every head"
+    assert "onnxruntime (heads)" in first.tools
 
 
 def test_changed_served_code_is_another_release(
