@@ -54,7 +54,7 @@ bench-reduced: $(READY)  ## the same for the fastest precision that passes its g
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse && rm -rf $(REDUCED)
 	@$(BIN)/tritium build bundles/openmoji --precision auto --repository $(REDUCED)
 	@# Neither the limit nor the twin computes in int8.
-	@grep -q '^  "precision": "int8"' $(REDUCED)/openmoji_classify/1/release.json \
+	@more=; grep -q '^  "precision": "int8"' $(REDUCED)/openmoji_classify/1/release.json \
 		|| more="--limit --against litserve-tuned"; \
 	$(BIN)/tritium bench run openmoji --repository $(REDUCED) --seconds 3 --repeats 4 \
 		--no-perf-analyzer --against fastapi-pytorch --against litserve-onnxruntime $$more \

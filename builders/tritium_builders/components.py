@@ -52,7 +52,7 @@ SERVABLES: dict[Role, tuple[str, str]] = {
 }
 """Role -> module of `servables` and its class; every other role is an engine."""
 HEADS_RUN_ON: Target = "onnxruntime"
-"""Whatever runs the encoders of a CPU target."""
+"""On every CPU target, whatever runs the encoders."""
 ENGINE = ("engine", "Engine")
 
 
@@ -181,8 +181,8 @@ def stage_engines(
             few = few and _weights(graph) <= FEW_WEIGHTS
             spec = engine_spec(described[role], target, file, bf16=bf16, one_by_one=few)
         else:
-            # A head takes microseconds: what it would gain is not worth its rounding, and OpenVINO
-            # takes longer to prepare another batch size than ONNX Runtime to compute it.
+            # A head takes half a millisecond: what it would gain is not worth its rounding, and
+            # OpenVINO prepares another batch size for as long as ONNX Runtime computes it.
             file = COMPILERS[HEADS_RUN_ON](graph, folder / VERSION)
             spec = engine_spec(described[role], HEADS_RUN_ON, file)
         write_servable(ENGINE[0], folder)
@@ -192,7 +192,7 @@ def stage_engines(
 
 
 def _weights(graph: Path) -> int:
-    """How many numbers a graph holds."""
+    """How many numbers a graph's constants hold."""
     model = onnx.load(graph, load_external_data=False)
     return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
 

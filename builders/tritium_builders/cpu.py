@@ -2,7 +2,7 @@
 
 Reduced precisions are OpenVINO's: bf16 rounds the encoders' graphs where the CPU has units for it,
 int8 quantises them with the bundle's calibration samples. Heads stay in fp32: they take
-microseconds.
+half a millisecond.
 """
 
 from __future__ import annotations

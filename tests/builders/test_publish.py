@@ -72,6 +72,16 @@ def test_the_first_release_is_live_and_complete(custom: Bundle, repository: Path
     assert {stage.stage for stage in release.parity.stages} == set(release.components)
 
 
+def test_a_small_image_encoder_takes_one_picture_at_a_time(repository: Path) -> None:
+    release = load_release(release_folder(repository, "custom", 1))
+    few = {
+        role: '\\"one_by_one\\": true' in (repository / one.model / "config.pbtxt").read_text()
+        for role, one in release.components.items()
+        if role in {"text_encoder", "image_encoder", "fusion_head"}
+    }
+    assert few == {"text_encoder": False, "image_encoder": True, "fusion_head": False}
+
+
 def test_the_same_build_is_not_made_twice(custom: Bundle, repository: Path) -> None:
     steps: list[str] = []
     before = snapshot(repository)
