@@ -131,6 +131,13 @@ class TestImageDecoder:
         ours, pillows = (image_decoder.decode(data, {**QUICK, **more}) for more in (SIMD, {}))
         assert np.abs(ours.astype(int) - pillows).max() <= 2
 
+    @pytest.mark.parametrize("size", [(3, 12_000), (17_000, 2)])
+    def test_lines_are_left_to_pillow(self, size: tuple[int, int]) -> None:
+        """Weights so small would be rounded away."""
+        data = png(*size)
+        ours, pillows = (image_decoder.decode(data, {**STRETCH, **more}) for more in (SIMD, {}))
+        np.testing.assert_array_equal(ours, pillows)
+
     def test_a_missing_package_fails_the_load_and_no_request(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

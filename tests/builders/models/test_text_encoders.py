@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -159,7 +160,12 @@ def test_onnx_graph_answers_like_torch(pooling: TextPooling, tmp_path: Path) -> 
         loaded.preprocessing, ImagePreprocessing(),
     )  # fmt: skip
     path = tmp_path / "text.onnx"
+    attention = loaded.module.model.config._attn_implementation
     export_text_encoder(model, "pooled" if pooling == "mean" else "sequence", path)
+    assert loaded.module.model.config._attn_implementation == attention, "only while exporting"
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Softmax" in operators
+    assert "IsNaN" not in operators, "a runtime can fuse the attention"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch, length in ((1, 3), (4, 11)):
         ids = torch.randint(5, 1000, (batch, length))
