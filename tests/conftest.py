@@ -17,11 +17,12 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 TOGETHER = {
     "e2e": "demo", "docs": "demo", "training": "demo",
     "tensorrt": "tensorrt", "precision": "tensorrt",
+    "rollout": "rollout",
 }  # fmt: skip
 """Folder -> its room. The first three share the trained demo app, and so one worker."""
 
 
-LONGEST_FIRST = ("demo", "client", "builders", "tensorrt", "deploy")
+LONGEST_FIRST = ("demo", "client", "builders", "tensorrt", "rollout", "deploy")
 """Two workers take the rooms in this order; a long one at the end would leave one of them idle."""
 
 

@@ -18,6 +18,7 @@ GENERATED = (
     "client.py",
     "mock.py",
     "pool.py",
+    "routing.py",
     "sender.py",
     "shared_memory.py",
     "transport.py",
@@ -25,6 +26,7 @@ GENERATED = (
 NAMES = {
     "AsyncCatalog": "Catalog",
     "AsyncClient": "Client",
+    "AsyncRouter": "Router",
     "AsyncSender": "Sender",
     "AsyncTransport": "Transport",
     "AsyncGrpcTransport": "GrpcTransport",

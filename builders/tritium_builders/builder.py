@@ -106,7 +106,7 @@ def build(
         )
         with staging_area(root) as staging:
             if found is not None and not rebuild:
-                complete(root, bundle, found)
+                complete(root, found)
                 return found
             if machine is None or tensorrt is None:
                 taken, made = make_for_cpu(bundle, wanted, staging, progress)

@@ -285,22 +285,28 @@ def release_ensemble(
 
 
 def alias_ensemble(
-    manifest: BundleManifest,
-    number: int,
-    given: Sequence[Modality],
-    target: Target,
-    precision: Precision,
-    max_batch: int = MAX_BATCH,
+    graph: pb.ModelConfig, number: int, rollout: contract.Rollout | None = None
 ) -> pb.ModelConfig:
-    """Point what callers use at one release: an ensemble of one step."""
-    config = _entry_point(manifest, number, given, target, precision, max_batch)
-    config.name = contract.entry_point(manifest.app, "classify", tuple(given))
+    """Point what callers use at one release: an ensemble of one step, which says what that says.
+
+    Args:
+        graph: The release's own ensemble; its name ends with `_r<number>`.
+        number: The release.
+        rollout: A candidate beside it.
+    """
+    config = pb.ModelConfig(platform="ensemble", max_batch_size=graph.max_batch_size)
+    config.name = graph.name.removesuffix(f"_r{number}")
+    config.input.extend(graph.input)
+    config.output.extend(graph.output)
+    _set_parameters(config, {name: value.string_value for name, value in graph.parameters.items()})
+    if rollout is not None:
+        _set_parameters(config, {contract.PARAM_ROLLOUT: contract.format_rollout(rollout)})
     config.version_policy.specific.versions.append(number)
-    release = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
-    step = config.ensemble_scheduling.step.add(model_name=release, model_version=1)
-    for tensor in config.input:
+    step = config.ensemble_scheduling.step.add(model_name=graph.name, model_version=1)
+    for tensor in graph.input:
         step.input_map[tensor.name] = tensor.name
-    step.output_map[contract.PROBABILITIES] = contract.PROBABILITIES
+    for tensor in graph.output:
+        step.output_map[tensor.name] = tensor.name
     return config
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -21,10 +20,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from tritium_builders.aliases import point_aliases
 from tritium_builders.bundle import Bundle, file_entry
 from tritium_builders.components import CONFIG, VERSION, StagedComponent
-from tritium_builders.configs import MAX_BATCH, alias_ensemble, release_ensemble, to_pbtxt
+from tritium_builders.configs import MAX_BATCH, release_ensemble, to_pbtxt
+from tritium_builders.durable import flush, flush_one
 from tritium_builders.errors import PublishError
+from tritium_builders.history import (
+    HistoryEntry,
+    append_history,
+    now,
+    numbers_in_history,
+    whoami,
+)
 from tritium_builders.release import (
     GOLDEN,
     RELEASE_FILE,
@@ -109,26 +117,26 @@ def publish(repository: Path, build: Build, staging: Path) -> Release:
         PublishError: when the repository holds something else under a component's name.
         OSError: when the disk is full.
     """
-    with _lock(repository):
+    with repository_lock(repository):
         number = _next_number(repository, build.bundle.manifest.app)
         release = _describe(build, number)
         for component in build.made.staged.values():
             _install_component(repository, component, release)
         _install_ensembles(repository, build, number, staging)
         _install_release(repository, build, release, staging)
-        _make_live_if_first(repository, build.bundle, release)
-        _append_history(repository, release, "publish")
+        _make_live_if_first(repository, release)
+        _append_history(repository, release)
     return release
 
 
-def complete(repository: Path, bundle: Bundle, release: Release) -> None:
+def complete(repository: Path, release: Release) -> None:
     """Finish what an interrupted publish left open: an app whose first release is not live."""
-    with _lock(repository):
-        _make_live_if_first(repository, bundle, release)
+    with repository_lock(repository):
+        _make_live_if_first(repository, release)
 
 
 @contextlib.contextmanager
-def _lock(repository: Path) -> Iterator[None]:
+def repository_lock(repository: Path) -> Iterator[None]:
     """Let one process at a time change the repository; it is held for milliseconds."""
     with (repository / STATE_FOLDER / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -144,10 +152,7 @@ def _next_number(repository: Path, app: str) -> int:
             used.append(int(match[1]))
         elif re.fullmatch(rf"{app}_classify(?:_text|_image)?", path.name):
             used += [int(version.name) for version in path.iterdir() if version.name.isdigit()]
-    history = _history(repository, app)
-    if history.exists():
-        lines = history.read_text(encoding="utf-8").splitlines()
-        used += [json.loads(line)["release"] for line in lines]
+    used += numbers_in_history(repository, app)
     return max(used) + 1
 
 
@@ -179,9 +184,9 @@ def _install_component(repository: Path, component: StagedComponent, release: Re
     """Move a component into place, or reuse the one that is there with the same content."""
     final = repository / component.model
     if not final.exists():
-        _flush(component.folder)
+        flush(component.folder)
         component.folder.rename(final)
-        _flush_one(repository)
+        flush_one(repository)
         return
     for name, file in release.components[component.role].files.items():
         path = final / name
@@ -205,9 +210,9 @@ def _install_ensembles(repository: Path, build: Build, number: int, staging: Pat
         (folder / VERSION).mkdir(parents=True)
         (folder / VERSION / KEEP).touch()
         (folder / CONFIG).write_text(to_pbtxt(config), encoding="utf-8")
-        _flush(folder)
+        flush(folder)
         folder.rename(repository / config.name)
-    _flush_one(repository)
+    flush_one(repository)
 
 
 def _install_release(repository: Path, build: Build, release: Release, staging: Path) -> None:
@@ -228,29 +233,14 @@ def _install_release(repository: Path, build: Build, release: Release, staging: 
             for name, content in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
-        _flush(folder)
+        flush(folder)
         folder.rename(final)
-        _flush_one(alias)
+        flush_one(alias)
 
 
-def _make_live_if_first(repository: Path, bundle: Bundle, release: Release) -> None:
-    if live_release(repository, release.app) is not None:
-        return
-    for given in reversed(release.entry_points):  # the main alias last: it says what is live
-        config = alias_ensemble(
-            bundle.manifest,
-            release.number,
-            given,
-            release.target,
-            release.precision,
-            release.max_batch,
-        )
-        path = repository / config.name / CONFIG
-        partial = path.with_name(f".{CONFIG}.partial")
-        partial.write_text(to_pbtxt(config), encoding="utf-8")
-        _flush_one(partial)
-        partial.replace(path)
-        _flush_one(path.parent)
+def _make_live_if_first(repository: Path, release: Release) -> None:
+    if live_release(repository, release.app) is None:
+        point_aliases(repository, release.app, release.entry_points, release.number)
 
 
 def find_release(
@@ -274,33 +264,12 @@ def find_release(
     return None
 
 
-def _history(repository: Path, app: str) -> Path:
-    return repository / STATE_FOLDER / f"{app}.history.jsonl"
-
-
-def _append_history(repository: Path, release: Release, action: str) -> None:
-    entry = {
-        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "who": os.environ.get("USER") or str(os.getuid()),
-        "action": action,
-        "release": release.number,
-        "live": live_release(repository, release.app),
-    }
-    with _history(repository, release.app).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Bring every file and folder below to the disk before a rename makes them visible."""
-    for path in (folder, *folder.rglob("*")):
-        _flush_one(path)
-
-
-def _flush_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _append_history(repository: Path, release: Release) -> None:
+    entry = HistoryEntry(
+        when=now(),
+        who=whoami(),
+        action="publish",
+        release=release.number,
+        live=live_release(repository, release.app),
+    )
+    append_history(repository, release.app, entry)

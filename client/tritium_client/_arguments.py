@@ -33,6 +33,22 @@ def check_top_k(top_k: int) -> None:
         raise ValueError(f"top_k must be at least 1: {top_k}")
 
 
+def check_route_key(key: str | None) -> None:
+    """Refuse a route key that cannot say whom a request is for.
+
+    Args:
+        key: None where the caller gave none.
+
+    Raises:
+        ValueError: it is empty, no text, or has half a surrogate pair.
+    """
+    if key is None:
+        return
+    if not (isinstance(key, str) and key):
+        raise ValueError("route_key must be a text that is not empty, for instance a user's id")
+    key.encode()  # UnicodeEncodeError is a ValueError
+
+
 def checked_endpoints(url: str | Sequence[str]) -> tuple[str, ...]:
     """Each server's host:port.
 

@@ -34,6 +34,8 @@ class Call:
     """Seconds from sending the request that was answered to its answer."""
     headers: tuple[tuple[str, str], ...] = field(default_factory=trace_headers)
     """GRPC metadata of its requests, besides what every request of the client carries."""
+    is_shadow: bool = False
+    """Nobody waits for it: what becomes of it says something of a candidate, and of no server."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
+from tritium_client._arguments import check_route_key
 from tritium_client._exceptions import InvalidInput
 from tritium_client._scaling import PNG_MODE, scale_down
 from tritium_client.contract import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_TEXT_BYTES, Modality
@@ -43,23 +44,31 @@ ImageInput: TypeAlias = Union[
 """A picture: a path, an encoded picture's bytes, a file, a Pillow image, or RGB pixels."""
 
 Item: TypeAlias = Union[Mapping[str, Any], "tuple[TextInput | None, ImageInput | None]"]
-"""One of many: a mapping with `text`, `image` or both, or the pair (text, image)."""
+"""One of many: a mapping with `text`, `image` or both, or the pair (text, image). A mapping may
+have a `route_key`, too."""
+
+Unpacked: TypeAlias = tuple[TextInput | None, ImageInput | None, str | None]
+"""Text, image and route key of one item."""
 
 
-def unpack_item(item: Item, index: int) -> tuple[TextInput | None, ImageInput | None]:
-    """Take text and image out of one of many items.
+def unpack_item(item: Item, index: int) -> Unpacked:
+    """Take text, image and route key out of one of many items.
 
     Raises:
         InvalidInput: with stage `client`, when it is neither a mapping nor a pair, or a mapping
-            with other names.
+            with other names, or its route key is none.
     """
     if isinstance(item, Mapping):
-        unknown = sorted(set(map(str, item)) - {"text", "image"})
+        unknown = sorted(set(map(str, item)) - {"text", "image", "route_key"})
         if unknown:
             raise InvalidInput("client", index, f"an item has text and image, not {unknown[0]!r}")
-        return item.get("text"), item.get("image")
+        try:
+            check_route_key(item.get("route_key"))
+        except ValueError as error:
+            raise InvalidInput("client", index, str(error)) from error
+        return item.get("text"), item.get("image"), item.get("route_key")
     if isinstance(item, tuple) and len(item) == 2:
-        return item
+        return (*item, None)
     raise InvalidInput(
         "client",
         index,

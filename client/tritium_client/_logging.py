@@ -2,8 +2,10 @@
 
     logging.getLogger("tritium_client").setLevel(logging.DEBUG)
 
-INFO: a request is sent again, a server is back. WARNING: a server is left out for a while. DEBUG:
-hedges. Lines carry request ids and endpoints, never inputs, tokens or metadata.
+INFO: a request is sent again, or goes to the live release in place of a candidate; a server is
+back; how a candidate compares. WARNING: a server is left out for a while; a rollout cannot be read.
+DEBUG: hedges; a rollout that was not read, a shadow that failed. Lines carry request ids and
+endpoints, never inputs, route keys, tokens or metadata.
 """
 
 from __future__ import annotations

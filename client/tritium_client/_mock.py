@@ -16,7 +16,7 @@ from tritium_client import contract
 from tritium_client._call import Call
 from tritium_client._exceptions import AppNotFound, ServerError, TritiumClientError
 from tritium_client._options import Method
-from tritium_client.contract import Modality, Verb
+from tritium_client.contract import Modality, Rollout, Verb
 
 Answer = Callable[[str | None, bytes | None], Sequence[float]]
 """Text and encoded picture, None for what was left out -> numbers: probabilities in label order,
@@ -39,6 +39,16 @@ class MockApp:
         >>> MockApp(embed=lambda text, image: [0.6, 0.8])
         >>> MockApp(labels=("O", "B-PER"), tag=lambda text, image: ["B-PER", "O", "O"])
         >>> MockApp(labels=("price",), score=lambda text, image: [12.5])
+
+        While a new release is tried out on half of the keys:
+
+        >>> new = MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.8, 0.2], release=2)
+        >>> MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.9, 0.1],
+        ...         candidate=new, canary_percent=50)
+
+    Raises:
+        ValueError: the candidate has the live release's number, or a share is not between 0 and
+            100, or there is no candidate for it.
     """
 
     labels: tuple[str, ...] = ()
@@ -54,6 +64,19 @@ class MockApp:
     """What `score` answers with: a number for each label."""
     tag: TagAnswer | None = None
     """What `tag` answers with: one of the labels for each word between spaces."""
+    candidate: MockApp | None = None
+    """A release beside this one; it needs another number."""
+    canary_percent: float = 0.0
+    """Share of keys whose requests the candidate answers, 0 to 100."""
+    shadow_percent: float = 0.0
+    """Share of other requests that the candidate is asked as well, 0 to 100."""
+
+    def __post_init__(self) -> None:
+        if self.candidate is None and (self.canary_percent or self.shadow_percent):
+            raise ValueError("a share of requests needs a candidate that answers them")
+        if self.candidate is not None and self.candidate.release == self.release:
+            raise ValueError(f"the candidate has the live release's number, {self.release}")
+        _rollout(self)  # checks the shares
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,14 @@ class _EntryPoint:
     mock: MockApp
     verb: Verb
     modalities: tuple[Modality, ...]
+    is_alias: bool
+    """What callers use; else a release's own ensemble."""
+
+
+def _rollout(mock: MockApp) -> Rollout | None:
+    if mock.candidate is None:
+        return None
+    return Rollout(mock.candidate.release, mock.canary_percent, mock.shadow_percent)
 
 
 def respond(apps: dict[str, MockApp], method: Method, request: Any, call: Call) -> Any:
@@ -92,18 +123,26 @@ def respond(apps: dict[str, MockApp], method: Method, request: Any, call: Call) 
 
 def _entry_points(apps: dict[str, MockApp]) -> Iterator[tuple[str, _EntryPoint]]:
     for name, mock in apps.items():
-        has: dict[Verb, object] = {
-            "classify": mock.answer, "tag": mock.tag, "score": mock.score, "embed": mock.embed
-        }  # fmt: skip
-        for verb in (verb for verb, answer in has.items() if answer is not None):
-            for modalities in mock.entry_points:
-                # Vectors are of one modality, and there are no words without a text.
-                fits = {"embed": len(modalities) == 1, "tag": "text" in modalities}
-                if fits.get(verb, True):
-                    one = _EntryPoint(name, mock, verb, modalities)
-                    release = mock.release
-                    yield contract.entry_point(name, verb, modalities), one
-                    yield contract.release_entry_point(name, verb, modalities, release), one
+        for verb, modalities in _answered_by(mock):
+            one = _EntryPoint(name, mock, verb, modalities, is_alias=True)
+            yield contract.entry_point(name, verb, modalities), one
+        for release in [mock] if mock.candidate is None else [mock, mock.candidate]:
+            for verb, modalities in _answered_by(release):
+                one = _EntryPoint(name, release, verb, modalities, is_alias=False)
+                number = release.release
+                yield contract.release_entry_point(name, verb, modalities, number), one
+
+
+def _answered_by(mock: MockApp) -> Iterator[tuple[Verb, tuple[Modality, ...]]]:
+    has: dict[Verb, object] = {
+        "classify": mock.answer, "tag": mock.tag, "score": mock.score, "embed": mock.embed
+    }  # fmt: skip
+    for verb in (verb for verb, answer in has.items() if answer is not None):
+        for modalities in mock.entry_points:
+            # Vectors are of one modality, and there are no words without a text.
+            fits = {"embed": len(modalities) == 1, "tag": "text" in modalities}
+            if fits.get(verb, True):
+                yield verb, modalities
 
 
 def _config(asked: str, found: _EntryPoint) -> Any:
@@ -118,6 +157,9 @@ def _config(asked: str, found: _EntryPoint) -> Any:
         target="mock",
         precision="fp32",
     )
+    rollout = _rollout(found.mock) if found.is_alias else None
+    if rollout is not None:
+        parameters[contract.PARAM_ROLLOUT] = contract.format_rollout(rollout)
     for key, value in parameters.items():
         response.config.parameters[key].string_value = value
     return response
@@ -136,8 +178,9 @@ def _infer(asked: str, found: _EntryPoint, request: Any, call: Call) -> Any:
         raise
     except Exception as error:
         raise ServerError(f"the mock's answer to {call.request_id} failed: {error!r}") from error
+    version = str(found.mock.release if found.is_alias else 1)
     response = service_pb2.ModelInferResponse(
-        model_name=asked, model_version=str(found.mock.release), id=request.id
+        model_name=asked, model_version=version, id=request.id
     )
     for name, values in tensors.items():
         datatype = "INT64" if values.dtype == np.int64 else "FP32"

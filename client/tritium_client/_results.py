@@ -26,7 +26,7 @@ class Timing:
     answer_s: float
     """Seconds from sending the request that was answered to its answer: network, queue, compute."""
     attempts: int
-    """Requests that were sent, retries and hedges included."""
+    """Requests that were sent; retries, hedges and one that a candidate failed included."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,48 @@ class AppStatus:
     precision: str
     wire_version: str
     """The version of the wire contract that the release speaks, `major.minor`."""
+
+
+@dataclass(frozen=True)
+class ShadowReport:
+    """How a candidate's answers compare with those of the live release, as one client saw them.
+
+    A candidate is asked beside the live release where a rollout says so; a new candidate, or a new
+    live release, starts a new report. None stands for what is not known before two answers have
+    been compared.
+
+    - `classify`: answers agree when their most probable label is the same. Their difference is the
+      total variation distance of the probabilities, 0 to 1.
+    - `tag`: they agree when all tags are the same. Their difference is the share of words with
+      another tag, 0 to 1.
+    - `score`: their difference is the largest absolute difference of a score, in the app's unit.
+    - `embed`: their difference is 1 minus the cosine of the vectors, 0 to 2.
+    """
+
+    app: str
+    verb: Verb | None = None
+    """What was asked; None while no candidate was."""
+    candidate: int | None = None
+    """The candidate's release."""
+    live: int | None = None
+    """The live release that it is compared with."""
+    requests: int = 0
+    """Requests that the candidate was sent as well, and that have ended."""
+    failed: int = 0
+    """Those among them without two answers that can be compared."""
+    dropped: int = 0
+    """Requests that it was not sent, since as many as may be were under way already."""
+    agreement: float | None = None
+    """Share of the compared answers that agree, 0 to 1; always None for `score` and `embed`."""
+    mean_difference: float | None = None
+    """Of the compared answers, in the unit above."""
+    largest_difference: float | None = None
+    """Of the compared answers, in the unit above."""
+    live_latency_s: float | None = None
+    """Median seconds from sending a request to the live release's answer, over the last 1,024 that
+    were compared."""
+    candidate_latency_s: float | None = None
+    """The same of the candidate's answers to the same requests."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from tritium_client import contract
 from tritium_client._exceptions import IncompatibleRelease, ServerError
 from tritium_client._results import Ranked
-from tritium_client.contract import Modality
+from tritium_client.contract import Modality, Verb
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,20 @@ class EntryPointConfig:
     wire_version: str
     server_apps: tuple[str, ...]
     """Every app of the server, as of the load of this entry point; empty when it does not say."""
+    rollout: str
+    """`PARAM_ROLLOUT` as it stands there; empty when there is none."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an entry point answered for one item, read and checked."""
+
+    release: EntryPointConfig
+    """What the release that computed it says of itself."""
+    values: npt.NDArray[np.float32]
+    """Read-only: probabilities [labels], or [words, labels] of `tag`; scores; a vector."""
+    offsets: tuple[tuple[int, int], ...] = ()
+    """Of `tag`: where each word begins and ends."""
 
 
 def infer_request(
@@ -83,6 +97,28 @@ def read_release(response: Any) -> int:
             f"{response.model_name!r} answered with version {response.model_version!r}, "
             "which is no release number"
         ) from error
+
+
+def read_answer(verb: Verb, response: Any, release: EntryPointConfig) -> Answer:
+    """Read what an entry point answered.
+
+    Args:
+        verb: What it does.
+        response: A ModelInferResponse.
+        release: What the release that computed it says of itself.
+
+    Raises:
+        ServerError: when it is not what such an entry point answers.
+    """
+    labels = len(release.labels)
+    if verb == "classify":
+        return Answer(release, read_probabilities(response, labels))
+    if verb == "score":
+        return Answer(release, read_scores(response, labels))
+    if verb == "embed":
+        return Answer(release, read_floats(response, contract.EMBEDDING, 1))
+    rows = read_word_probabilities(response, labels)
+    return Answer(release, rows, tuple(read_offsets(response, len(rows))))
 
 
 def read_probabilities(response: Any, labels: int) -> npt.NDArray[np.float32]:
@@ -208,6 +244,7 @@ def read_config(config: Any) -> EntryPointConfig:
             precision=values[contract.PARAM_PRECISION],
             wire_version=values[contract.PARAM_WIRE_VERSION],
             server_apps=_strings(json.loads(values.get(contract.PARAM_SERVER_APPS, "[]"))),
+            rollout=values.get(contract.PARAM_ROLLOUT, ""),
         )
     except KeyError as error:
         raise ServerError(

@@ -23,6 +23,14 @@ Url = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds for the whole call.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
+RouteKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="For instance a user's id: while a new release is tried out, one key always meets the "
+        "same release.",
+    ),
+]
 
 MANY = "Many items"
 Input = Annotated[
@@ -93,6 +101,7 @@ def classify(
     image: Annotated[str | None, typer.Option(metavar="FILE", help="A picture's file.")] = None,
     url: Url = "localhost:8001",
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
+    route_key: RouteKey = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
     source: Input = None,
@@ -111,12 +120,14 @@ def classify(
         from tritium_client._batch.run import Options
 
         raise typer.Exit(
-            _ask(classify_files, url, app, files, Options(concurrency, timeout, top_k))
+            _ask(classify_files, url, app, files, Options(concurrency, timeout, top_k, route_key))
         )
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
     with _usage_errors(), Client(url, app=app) as client:
-        answer = client.classify(text=text, image=image, top_k=top_k, timeout_s=timeout)
+        answer = client.classify(
+            text=text, image=image, top_k=top_k, route_key=route_key, timeout_s=timeout
+        )
     if as_json:
         _print_json(_classification_json(answer))
     else:
@@ -128,6 +139,7 @@ def embed(
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
     image: Annotated[str | None, typer.Option(metavar="FILE", help="A picture's file.")] = None,
     url: Url = "localhost:8001",
+    route_key: RouteKey = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
     source: Input = None,
@@ -145,14 +157,15 @@ def embed(
         from tritium_client._batch.command import embed_files
         from tritium_client._batch.run import Options
 
-        raise typer.Exit(_ask(embed_files, url, app, files, Options(concurrency, timeout)))
+        options = Options(concurrency, timeout, route_key=route_key)
+        raise typer.Exit(_ask(embed_files, url, app, files, options))
     if (text is None) == (image is None):
         raise typer.BadParameter("give either --text or --image")
     with _usage_errors(), Client(url, app=app) as client:
         if text is not None:
-            answer = client.embed_text(text, timeout_s=timeout)
+            answer = client.embed_text(text, route_key=route_key, timeout_s=timeout)
         else:
-            answer = client.embed_image(str(image), timeout_s=timeout)
+            answer = client.embed_image(str(image), route_key=route_key, timeout_s=timeout)
     _print_embedding(answer, as_json=as_json)
 
 
@@ -246,11 +259,13 @@ def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> i
     keeps callers from flooding a server is not needed: no more than --concurrency items wait.
     """
     from tritium_client import Client, RetryPolicy
+    from tritium_client._arguments import check_route_key
 
     patience = RetryPolicy(
         attempts=50, budget=1, burst=10_000, first_pause_s=0.1, longest_pause_s=1
     )
     with _usage_errors():
+        check_route_key(options.route_key)
         check, client = Client(url, app=app), Client(url, app=app, retries=patience)
     with check, client:
         return ask(client, files, options, check=check)

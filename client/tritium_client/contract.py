@@ -8,13 +8,15 @@ the error format is written out in each of them; a test compares the two.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-WIRE_VERSION = "1.1"
+WIRE_VERSION = "1.2"
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -154,9 +156,17 @@ PARAM_SERVER_TENSORRT = "tritium.server.tensorrt"
 PARAM_SERVER_COMPUTE_CAPABILITY = "tritium.server.compute_capability"
 """Of the server's GPU, for instance `8.6`, or `none`; added likewise."""
 
+PARAM_ROLLOUT = "tritium.rollout"
+"""JSON, see `Rollout`: which share of an entry point's requests goes to a candidate; absent where
+none does. `tritium rollout` writes it, the SDK follows it."""
 PARAM_SERVER_APPS = "tritium.server.apps"
 """JSON list: every app that the server serves, as of the load of this entry point; added likewise.
 """
+PARAM_SERVER_MACHINE = "tritium.server.machine"
+"""JSON: how the server runs a release's components, which whoever loads another release there needs
+to know; added likewise."""
+SERVER_PARAMETERS = "tritium.server."
+"""How the names of all parameters begin that a server adds."""
 
 
 def entry_point_parameters(
@@ -193,6 +203,85 @@ def entry_point_parameters(
         PARAM_TARGET: target,
         PARAM_PRECISION: precision,
     }
+
+
+# --- rollouts ----------------------------------------------------------------------------------
+
+ROLLOUT_REFRESH_S = 5.0
+"""How often the SDK reads an entry point's `PARAM_ROLLOUT` again, seconds."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What an entry point's config says of a candidate beside the live release.
+
+    Raises:
+        ValueError: a share is not between 0 and 100, or the candidate is no release number.
+    """
+
+    candidate: int
+    """A release; its own ensembles (`release_entry_point`) are loaded."""
+    canary_percent: float = 0.0
+    """Share of keys whose requests the candidate answers, 0 to 100."""
+    shadow_percent: float = 0.0
+    """Share of the live release's requests that the candidate is asked as well, 0 to 100."""
+    salt: str = ""
+    """Says which keys those are; the same for as long as a candidate's share grows or shrinks."""
+
+    def __post_init__(self) -> None:
+        if self.candidate < 1:
+            raise ValueError(f"a release is a positive number: {self.candidate}")
+        for share in (self.canary_percent, self.shadow_percent):
+            if not (math.isfinite(share) and 0 <= share <= 100):
+                raise ValueError(f"a share is between 0 and 100 percent: {share}")
+
+    def takes(self, key: str) -> bool:
+        """Whether the candidate answers the requests of a key.
+
+        A key that it takes at some share it takes at every larger one, too.
+
+        Args:
+            key: Whatever shall always meet the same release, for instance a user's id.
+        """
+        return rollout_bucket(self.salt, key) < self.canary_percent
+
+    def shadows(self, key: str) -> bool:
+        """Whether the candidate is asked beside the live release; other keys than `takes`."""
+        return rollout_bucket(f"shadow {self.salt}", key) < self.shadow_percent
+
+
+def rollout_bucket(salt: str, key: str) -> float:
+    """Where a key lies between 0 (included) and 100 (excluded), evenly for any kind of keys.
+
+    Source: BLAKE2 (RFC 7693), keyed with the salt's own digest, as a key has at most 64 bytes.
+    """
+    keyed = hashlib.blake2b(salt.encode(), digest_size=32).digest()
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=keyed).digest()
+    # 53 bits: every value is a float, and none of them rounds up to 100.
+    return (int.from_bytes(digest, "big") >> 11) / 2**53 * 100
+
+
+def format_rollout(rollout: Rollout) -> str:
+    """Write `PARAM_ROLLOUT`."""
+    return json.dumps(vars(rollout), sort_keys=True)
+
+
+def parse_rollout(text: str) -> Rollout | None:
+    """Read `PARAM_ROLLOUT`; None where it is empty. What a newer minor version adds is not read.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not text:
+        return None
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"{text!r} is no JSON object")  # noqa: TRY004 - of a text, not a type
+    known = {name: values[name] for name in Rollout.__dataclass_fields__ if name in values}
+    try:
+        return Rollout(**known)
+    except TypeError as error:
+        raise ValueError(f"{text!r}: {error}") from error
 
 
 # --- the server's name -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The verbs of this room: `tritium serve`."""
+"""The verbs of this room: `tritium serve`, and `tritium rollout` from rollout/commands.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
+from tritium_deploy.rollout.commands import rollout_commands
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event, OnEvent
@@ -37,6 +38,8 @@ Examples:
 
   tritium serve --response-cache 256
 
+  tritium serve --admin-key-file admin.key
+
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
 """
@@ -45,6 +48,7 @@ requests were still in flight at the end; 2 wrong usage.
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
+    app.add_typer(rollout_commands, name="rollout")
     app.command("demo")(demo_command)
 
 
@@ -74,6 +78,12 @@ def serve_command(
         int,
         typer.Option(min=0, help="MiB in which answers are kept for equal requests; 0 for none."),
     ] = 0,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model control asks for the key in this file; drawn where there is none."
+        ),
+    ] = None,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -92,6 +102,7 @@ def serve_command(
     """
     with _interruptible() as signals, _Reporter(as_json) as reporter:
         try:
+            from tritium_deploy.admin_key import read_or_make_key
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
             from tritium_deploy.tuning import read_tuning
@@ -111,6 +122,7 @@ def serve_command(
                 log=log,
                 tunings=[read_tuning(path) for path in tuning or []],
                 response_cache_mib=response_cache,
+                admin_key=None if admin_key_file is None else read_or_make_key(admin_key_file),
                 on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)

@@ -11,6 +11,8 @@ from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from tritium_builders.history import Traffic
+from tritium_deploy.admin_key import HEADER
 from tritium_deploy.errors import ControlError
 
 CALL_TIMEOUT_S = 10.0
@@ -33,10 +35,13 @@ class ModelControl:
 
     Args:
         url: Its gRPC address, `host:port`.
+        admin_key: What its model control asks for; None where it asks for nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, admin_key: str | None = None) -> None:
+        self.url = url
         self._client = InferenceServerClient(url)
+        self._headers = {} if admin_key is None else {HEADER: admin_key}
 
     def live(self) -> bool:
         """Say whether the server answers at all."""
@@ -59,6 +64,7 @@ class ModelControl:
             self._client.load_model(
                 model,
                 config=None if config is None else _to_json(config),
+                headers=self._headers,
                 client_timeout=timeout_s,
             )
 
@@ -77,7 +83,12 @@ class ModelControl:
         heals = int(config.parameters[HEALS].string_value or "0") + 1
         config.parameters[HEALS].string_value = str(heals)
         with _translated(f"restart {model}"):
-            self._client.load_model(model, config=_to_json(config), client_timeout=timeout_s)
+            self._client.load_model(
+                model,
+                config=_to_json(config),
+                headers=self._headers,
+                client_timeout=timeout_s,
+            )
 
     def unload(self, model: str) -> None:
         """Refuse new requests for a model; Triton finishes the ones that it has.
@@ -86,7 +97,7 @@ class ModelControl:
             ControlError: with Triton's reason.
         """
         with _translated(f"unload {model}"):
-            self._client.unload_model(model, client_timeout=CALL_TIMEOUT_S)
+            self._client.unload_model(model, headers=self._headers, client_timeout=CALL_TIMEOUT_S)
 
     def states(self) -> dict[str, list[ModelState]]:
         """The state of every model in the repository, one entry for each version.
@@ -95,11 +106,44 @@ class ModelControl:
             ControlError: with Triton's reason.
         """
         with _translated("list models"):
-            index = self._client.get_model_repository_index(client_timeout=CALL_TIMEOUT_S)
+            index = self._client.get_model_repository_index(
+                headers=self._headers, client_timeout=CALL_TIMEOUT_S
+            )
         states: dict[str, list[ModelState]] = {}
         for model in index.models:
             states.setdefault(model.name, []).append(ModelState(model.state, model.reason))
         return states
+
+    def ready_models(self) -> set[str]:
+        """Models of which at least one version takes requests, as Triton believes.
+
+        Raises:
+            ControlError: with Triton's reason.
+        """
+        return {
+            model
+            for model, versions in self.states().items()
+            if any(version.state == "READY" for version in versions)
+        }
+
+    def traffic(self, model: str, version: str) -> Traffic:
+        """What one version of a loaded model has answered since it was loaded.
+
+        Raises:
+            ControlError: with Triton's reason, for instance that it is not loaded.
+        """
+        with _translated(f"read the statistics of {model}"):
+            found = self._client.get_inference_statistics(
+                model, version, client_timeout=CALL_TIMEOUT_S
+            )
+        counts = [one.inference_stats for one in found.model_stats]
+        answered = sum(one.success.count for one in counts)
+        took_ns = sum(one.success.ns for one in counts)
+        return Traffic(
+            requests=answered,
+            failures=sum(one.fail.count for one in counts),
+            mean_ms=took_ns / answered / 1e6 if answered else 0.0,
+        )
 
     def is_ready(self, model: str) -> bool:
         """Say whether Triton believes that a model can answer."""

@@ -7,7 +7,7 @@ import time
 
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError
-from tritium_deploy.live import LiveApp
+from tritium_deploy.live import AppRelease
 
 POLL_S = 0.02
 SETTLE_S = 0.25
@@ -15,7 +15,7 @@ SETTLE_S = 0.25
 
 
 def drain(
-    control: ModelControl, apps: tuple[LiveApp, ...], timeout_s: float, abort: threading.Event
+    control: ModelControl, apps: tuple[AppRelease, ...], timeout_s: float, abort: threading.Event
 ) -> bool:
     """Unload what callers name, and wait until every request in flight is answered.
 

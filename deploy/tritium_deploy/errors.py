@@ -1,4 +1,4 @@
-"""Every error that serving can end with.
+"""Every error that serving and rolling out can end with.
 
     TritiumError
     └── ServeError                  the server could not start, or did not stay up
@@ -14,6 +14,14 @@
         ├── LoadError               a model of a release does not load
         ├── GoldenError             a golden sample is not answered as it was at build
         └── ServerDiedError         tritonserver ended by itself while serving
+    └── RolloutError                a rollout command changed nothing, or took back what it did
+        ├── SettingsError           rollout.toml cannot be used
+        ├── LockedError             another operator is at work on the app
+        ├── UnreachableError        a server does not answer, or is none of this app's
+        ├── KeyRefusedError         model control wants the admin key, or another one
+        ├── CandidateError          a release cannot be staged; names what is wrong with it
+        ├── GateError               a candidate was measured and is not good enough
+        └── SwitchError             the entry points could not be switched; they were switched back
 
 Each message names the cause and the fix, or the log to read, in one line.
 """
@@ -114,3 +122,66 @@ class ServerDiedError(ServeError):
     def __init__(self, how: str, log: Path) -> None:
         super().__init__(f"tritonserver {how}; start `tritium serve` again, and see {log}")
         self.log = log
+
+
+class RolloutError(TritiumError):
+    """A rollout command changed nothing, or took back what it had done."""
+
+
+class SettingsError(RolloutError):
+    """rollout.toml cannot be used."""
+
+
+class LockedError(RolloutError):
+    """Another operator is at work on the app."""
+
+
+class UnreachableError(RolloutError):
+    """A server does not answer, or does not serve the app."""
+
+    def __init__(self, endpoint: str, problem: str) -> None:
+        super().__init__(f"server {endpoint}: {problem}")
+        self.endpoint = endpoint
+
+
+class KeyRefusedError(RolloutError):
+    """A server's model control is restricted, and the key was not given or is another one."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"server {endpoint} refuses model control without its admin key; give the file that "
+            "`tritium serve --admin-key-file` wrote as --admin-key-file"
+        )
+        self.endpoint = endpoint
+
+
+class CandidateError(RolloutError):
+    """A release cannot be staged.
+
+    Args:
+        app: Whose.
+        release: Which.
+        fault: What is wrong with it, in one line.
+    """
+
+    def __init__(self, app: str, release: int, fault: str) -> None:
+        super().__init__(f"{app} release {release} cannot be staged: {fault}")
+        self.fault = fault
+
+
+class GateError(RolloutError):
+    """A candidate was measured and is not good enough.
+
+    Args:
+        app: Whose.
+        release: Which.
+        failures: What each gate that failed found.
+    """
+
+    def __init__(self, app: str, release: int, failures: tuple[str, ...]) -> None:
+        super().__init__(f"{app} release {release} is refused: {'; '.join(failures)}")
+        self.failures = failures
+
+
+class SwitchError(RolloutError):
+    """The entry points could not be switched to a release everywhere; they were switched back."""

@@ -19,6 +19,10 @@ EventName = Literal[
     "given_up",
     "unwell",
     "recovered",
+    "switched",  # another release of an app is live
+    "followed",  # the repository named another release, and this server went after it
+    "not_followed",
+    "candidate_missing",  # the release beside the live one could not be loaded
     "died",  # tritonserver ended by itself
     "draining",
     "stopped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tritium_builders.samples import Sample, modalities_key
 from tritium_client.contract import PROBABILITIES, Modality
 from tritium_deploy.control import one_line
 from tritium_deploy.errors import GoldenError
-from tritium_deploy.live import LiveApp
+from tritium_deploy.live import AppRelease
 
 IN_FLIGHT = 4
 GRAPH_VERSION = "1"
@@ -29,6 +30,26 @@ class GoldenCheck:
     answers: int
     largest_difference: float
     """Of a probability from PyTorch's."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered."""
+
+    probabilities: np.ndarray[Any, Any] | None
+    """FP32 [1, labels]; None where the answer has no such output."""
+    version: str
+    """Of the model that answered."""
+    seconds: float
+    """From asking to the answer."""
+
+
+class ReleaseError(GoldenError):
+    """Another release answered than the one that was expected to be live."""
+
+    def __init__(self, entry_point: str, sample: str, answered: str, expected: str) -> None:
+        problem = f"release {answered} answered in place of {expected}"
+        super().__init__(entry_point, sample, problem)
 
 
 @dataclass(frozen=True)
@@ -55,10 +76,11 @@ class GoldenReplay:
 
     def check(
         self,
-        app: LiveApp,
+        app: AppRelease,
         *,
         samples: int | None = None,
         again: bool = True,
+        graphs: bool = False,
         timeout_s: float = 30.0,
         on_answer: Callable[[], None] = lambda: None,
     ) -> GoldenCheck:
@@ -68,6 +90,7 @@ class GoldenReplay:
             app: What to ask.
             samples: How many samples; None for all.
             again: Whether this server may have been asked them before.
+            graphs: Ask the release's own ensembles: what callers name may be another release.
             timeout_s: Seconds for each answer.
             on_answer: Called after each right answer, from several threads.
 
@@ -75,9 +98,9 @@ class GoldenReplay:
             GoldenError: naming entry point and sample, when an answer is missing, comes from
                 another release, or is further from PyTorch's than the release's tolerance.
         """
-        past_the_cache = self._cached and again
-        asked = app.graphs if past_the_cache else app.entry_points
-        version = GRAPH_VERSION if past_the_cache else str(app.release.number)
+        graphs = graphs or (self._cached and again)
+        asked = app.graphs if graphs else app.entry_points
+        version = GRAPH_VERSION if graphs else str(app.release.number)
         questions = [
             _Question(entry_point, version, modalities, sample)
             for sample in app.golden[:samples]
@@ -101,28 +124,45 @@ class GoldenReplay:
         """Close the connection."""
         self._client.close()
 
-    def _ask(self, app: LiveApp, question: _Question, timeout_s: float) -> float:
+    def _ask(self, app: AppRelease, question: _Question, timeout_s: float) -> float:
         sample, name = question.sample, question.entry_point
-        given = {"text": sample.text.encode(), "image": sample.image}
-        inputs = [_bytes_input(modality, given[modality]) for modality in question.modalities]
-        try:
-            result = self._client.infer(name, inputs, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            if str(error.status()) == "StatusCode.DEADLINE_EXCEEDED":
-                problem = f"no answer within {timeout_s:g} s"
-            else:
-                problem = f"failed: {one_line(error.message() or str(error))}"
-            raise GoldenError(name, sample.id, problem) from error
-        version = result.get_response().model_version
-        if version != question.version:
-            problem = f"release {version} answered in place of {question.version}"
-            raise GoldenError(name, sample.id, problem)
+        answer = ask_model(self._client, name, question.modalities, sample, timeout_s)
+        if answer.version != question.version:
+            raise ReleaseError(name, sample.id, answer.version, question.version)
         key = modalities_key(question.modalities)
-        return _difference(app, name, sample, key, result.as_numpy(PROBABILITIES))
+        return _difference(app, name, sample, key, answer.probabilities)
+
+
+def ask_model(
+    client: InferenceServerClient,
+    name: str,
+    modalities: Sequence[Modality],
+    sample: Sample,
+    timeout_s: float,
+) -> Answer:
+    """Ask one model about one sample.
+
+    Raises:
+        GoldenError: it did not answer.
+    """
+    given = {"text": sample.text.encode(), "image": sample.image}
+    inputs = [_bytes_input(modality, given[modality]) for modality in modalities]
+    began = time.perf_counter()
+    try:
+        result = client.infer(name, inputs, client_timeout=timeout_s)
+    except InferenceServerException as error:
+        if str(error.status()) == "StatusCode.DEADLINE_EXCEEDED":
+            problem = f"no answer within {timeout_s:g} s"
+        else:
+            problem = f"failed: {one_line(error.message() or str(error))}"
+        raise GoldenError(name, sample.id, problem) from error
+    seconds = time.perf_counter() - began
+    version = result.get_response().model_version
+    return Answer(result.as_numpy(PROBABILITIES), version, seconds)
 
 
 def _difference(
-    app: LiveApp, entry_point: str, sample: Sample, key: str, answer: np.ndarray[Any, Any] | None
+    app: AppRelease, entry_point: str, sample: Sample, key: str, answer: np.ndarray[Any, Any] | None
 ) -> float:
     if key not in sample.expected:
         raise GoldenError(entry_point, sample.id, f"the release holds no expected answer for {key}")

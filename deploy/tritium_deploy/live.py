@@ -1,7 +1,8 @@
-"""What a repository has to serve: each app's live release, checked before Triton sees it."""
+"""What a repository has to serve: releases of its apps, checked before Triton sees them."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,14 +30,16 @@ from tritium_client import contract
 from tritium_deploy.accelerator import Accelerator, require_plans_fit
 from tritium_deploy.errors import RepositoryError, TuningError
 from tritium_deploy.installation import Installation
-from tritium_deploy.tuning import Tuning, machine_tuning, tuned_configs
+from tritium_deploy.machine import Machine, installed_packages
+from tritium_deploy.tuning import Tuning
 
 
 @dataclass(frozen=True)
-class LiveApp:
-    """One app with its live release."""
+class AppRelease:
+    """One release of an app, as one server runs it."""
 
     name: str
+    """The app's."""
     release: Release
     golden: tuple[Sample, ...]
     instances: dict[str, int]
@@ -69,7 +72,7 @@ def load_live_apps(
     apps: Sequence[str] | None,
     installation: Installation,
     accelerator: Accelerator | None = None,
-) -> tuple[LiveApp, ...]:
+) -> tuple[AppRelease, ...]:
     """Read and check what is live in a repository.
 
     Args:
@@ -97,92 +100,125 @@ def load_live_apps(
     return tuple(_load(repository, app, installation, accelerator) for app in chosen)
 
 
-def tune(live: Sequence[LiveApp], tunings: Sequence[Tuning], repository: Path) -> list[LiveApp]:
-    """Lay the machine's tuning over apps that can be shared out, and tuning files over that.
+def machines(
+    live: Sequence[AppRelease], tunings: Sequence[Tuning], *, response_cache: bool = False
+) -> dict[str, Machine]:
+    """How this machine runs each app's releases: its cores, with tuning files over that.
 
     Raises:
-        TuningError: a tuning is for an app that is not served, or does not fit its release; or
-            there are two for one app.
+        TuningError: a tuning is for an app that is not served, or there are two for one app.
     """
-    apps = {app.name: app for app in live}
+    apps = [app.name for app in live]
     twice = {name for name, count in Counter(one.app for one in tunings).items() if count > 1}
     if twice:
         raise TuningError(f"app {min(twice)} has two tuning files; give --tuning once for each app")
-    cores = available_cores()
-    # Under a quota the same cores are other containers', too: keeping to them is standing in line.
-    own_cores = len(live) == 1 and cores == len(os.sched_getaffinity(0))
-    defaults = [
-        machine_tuning(app.name, app.release.loaded, cores, own_cores=own_cores)
-        for app in live
-        if "encoders" in app.release.loaded
-    ]
-    for tuning in (*defaults, *tunings):
+    for tuning in tunings:
         if tuning.app not in apps:
             raise TuningError(
                 f"the tuning is for app {tuning.app}, and served are: {', '.join(apps)}"
             )
-        app = apps[tuning.app]
-        models = {role: component.model for role, component in app.release.loaded.items()}
-        configs = tuned_configs(tuning, models, partial(_configured, app, repository))
-        instances = {
-            model: config.instance_group[0].count
-            for model, config in configs.items()
-            if app.instances[model]
-        }
-        apps[tuning.app] = replace(
-            app, configs={**app.configs, **configs}, instances={**app.instances, **instances}
+    tuned = {tuning.app: tuning for tuning in tunings}
+    cores = available_cores()
+    # Under a quota the same cores are other containers', too: keeping to them is standing in line.
+    own_cores = len(live) == 1 and cores == len(os.sched_getaffinity(0))
+    packages = installed_packages()
+    return {
+        app: Machine(
+            cores=cores,
+            own_cores=own_cores,
+            tuning=tuned.get(app),
+            response_cache=response_cache,
+            packages=packages,
         )
-    return list(apps.values())
+        for app in apps
+    }
 
 
-def _configured(app: LiveApp, repository: Path, model: str) -> Any:
-    return app.configs.get(model) or read_config(repository, model)
+def on_machine(app: AppRelease, machine: Machine, repository: Path) -> AppRelease:
+    """Give a release the configs that it runs with on a machine.
+
+    Raises:
+        TuningError: the machine's tuning file does not fit the release.
+    """
+    configs = machine.configs(app.release, partial(read_config, repository))
+    instances = {
+        model: config.instance_group[0].count
+        for model, config in configs.items()
+        if app.instances[model]
+    }
+    return replace(app, configs=configs, instances={**app.instances, **instances})
 
 
 def _load(
     repository: Path, app: str, installation: Installation, accelerator: Accelerator
-) -> LiveApp:
+) -> AppRelease:
     number = live_release(repository, app)
     if number is None:
         raise RepositoryError(f"app {app} has no live release any more; run `tritium build`")
+    found = read_app_release(repository, app, number, installation)
+    require_plans_fit(found.release, accelerator)
+    return found
+
+
+def read_app_release(
+    repository: Path, app: str, number: int, installation: Installation | None = None
+) -> AppRelease:
+    """Read one release, and check that all of its files are there.
+
+    Args:
+        repository: Where it was published.
+        app: Whose.
+        number: Which.
+        installation: The tritonserver that has to run it; None where that is on another machine.
+
+    Raises:
+        RepositoryError: naming what is missing or wrong, and the fix.
+    """
     folder = release_folder(repository, app, number)
     try:
         release = load_release(folder)
         golden = read_samples(folder, GOLDEN)
     except (PublishError, BundleError) as error:
         raise RepositoryError(f"app {app}, release {number}: {error}") from error
-    require_plans_fit(release, accelerator)
     if not golden:
         raise RepositoryError(
             f"app {app}, release {number}: no golden samples; build the release again"
         )
-    for alias in (release.alias(modalities) for modalities in release.entry_points):
-        _check_alias(repository, alias, number)
     stubs = {
         component.model: _check_component(repository, component, installation)
         for component in release.components.values()
     }
     instances = {component.model: stubs[component.model] for component in release.loaded.values()}
-    return LiveApp(app, release, golden, instances)
+    found = AppRelease(app, release, golden, instances)
+    for graph in found.graphs:
+        _check_graph(repository, graph, found)
+    return found
 
 
-def _check_alias(repository: Path, alias: str, number: int) -> None:
-    parameters = read_config(repository, alias).parameters
-    release = parameters[contract.PARAM_RELEASE].string_value
-    if release != str(number):
-        raise RepositoryError(
-            f"entry point {alias} serves release {release or '?'} and release {number} of its app "
-            "is live; promote the release again"
-        )
-    wire = parameters[contract.PARAM_WIRE_VERSION].string_value
+def _check_graph(repository: Path, graph: str, app: AppRelease) -> None:
+    config = read_config(repository, graph)
+    wire = config.parameters[contract.PARAM_WIRE_VERSION].string_value
     if wire.split(".")[0] != contract.WIRE_VERSION.split(".")[0]:
         raise RepositoryError(
-            f"entry point {alias} speaks wire contract {wire or '?'} and this Tritium speaks "
+            f"{graph} speaks wire contract {wire or '?'} and this Tritium speaks "
             f"{contract.WIRE_VERSION}; build the release again with this version"
+        )
+    labels = config.parameters[contract.PARAM_LABELS].string_value
+    if json.loads(labels or "[]") != app.release.labels:
+        raise RepositoryError(
+            f"{graph} has other labels, or in another order, than release.json; build the release "
+            "again"
+        )
+    known = {component.model for component in app.release.loaded.values()}
+    unknown = sorted({step.model_name for step in config.ensemble_scheduling.step} - known)
+    if unknown:
+        raise RepositoryError(
+            f"{graph} runs {unknown[0]}, which is no component of release.json; build the release "
+            "again"
         )
 
 
-def _check_component(repository: Path, component: Any, installation: Installation) -> int:
+def _check_component(repository: Path, component: Any, installation: Installation | None) -> int:
     folder = repository / component.model
     for path, published in component.files.items():
         try:
@@ -197,7 +233,7 @@ def _check_component(repository: Path, component: Any, installation: Installatio
                 "build the release again"
             )
     config = read_config(repository, component.model)
-    if not installation.has_backend(config.backend):
+    if installation is not None and not installation.has_backend(config.backend):
         raise RepositoryError(
             f"component {component.model} needs Triton's {config.backend} backend, which "
             f"{installation.binary} does not have; build for another target, or give "

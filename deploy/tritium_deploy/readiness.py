@@ -78,6 +78,11 @@ class StatusBoard:
 
         return self._change(app, only_from, ready)
 
+    def set_release(self, app: str, release: int) -> None:
+        """Note that another release of an app is live."""
+        with self._lock:
+            self._statuses[app] = replace(self._statuses[app], release=release)
+
     def drain(self, reason: str) -> None:
         """Mark every app as leaving; nothing becomes ready after this."""
         with self._lock:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tritium_client import contract
+from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
 from tritium_deploy.control import ModelControl
 from tritium_deploy.drain import drain
 from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
-from tritium_deploy.events import Event, EventName, OnEvent, ignore
+from tritium_deploy.events import Event, OnEvent, ignore
+from tritium_deploy.follow import Follower
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
-from tritium_deploy.live import LiveApp, load_live_apps, read_config, tune
+from tritium_deploy.live import load_live_apps, machines, on_machine
 from tritium_deploy.ports import Ports
+from tritium_deploy.progress import Clock, Counter, raise_first_error
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
+from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
@@ -31,7 +32,7 @@ from tritium_deploy.watch import Watcher, WatchOptions
 LOADS_IN_FLIGHT = 8
 DRAIN_TIMEOUT_S = 30.0
 IMPATIENCE_S = 0.5
-"""Between SIGTERM and SIGKILL for a server that would only wait for what cannot end well."""
+"""Between SIGTERM and SIGKILL for a server that has nothing to finish, or cannot."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def serve(
     log: str | Path | None = None,
     tunings: Sequence[Tuning] = (),
     response_cache_mib: int = 0,
+    admin_key: str | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -74,6 +76,8 @@ def serve(
             each app. The repository's files stay as they are.
         response_cache_mib: Mebibytes in which entry points keep answers, to give them again to
             requests that are equal byte for byte; 0 for none. Another release has other answers.
+        admin_key: What model control, logging and trace settings ask for from now on; None for
+            nothing. `tritium rollout` needs it, too.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -90,13 +94,13 @@ def serve(
         raise ValueError(f"response_cache_mib must be 0 or more: {response_cache_mib}")
     options = options or ServeOptions()
     ports = ports or Ports()
-    clock = _Clock(on_event)
+    clock = Clock(on_event)
     installation = find_installation(None if tritonserver is None else Path(tritonserver))
     repository = Path(repository).absolute()
     accelerator = find_accelerator(installation)
-    live = tuple(
-        tune(load_live_apps(repository, apps, installation, accelerator), tunings, repository)
-    )
+    found = load_live_apps(repository, apps, installation, accelerator)
+    here = machines(found, tunings, response_cache=response_cache_mib > 0)
+    live = [on_machine(app, here[app.name], repository) for app in found]
     require_shared_memory(sum(sum(app.instances.values()) for app in live))
     names = ", ".join(f"{app.name} release {app.release.number}" for app in live)
     clock.step("checked", f"checked {names}", apps=[app.name for app in live])
@@ -108,10 +112,16 @@ def serve(
         apps=tuple(app.name for app in live),
         log=None if log is None else Path(log).absolute(),
         response_cache_mib=response_cache_mib,
+        admin_key=admin_key,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(
-        Triton(installation, triton_options), triton_options, live, options, clock, accelerator
+        Triton(installation, triton_options),
+        triton_options,
+        ServedApps(repository, live, here),
+        options,
+        clock,
+        accelerator,
     )
     try:
         server._start()
@@ -128,21 +138,33 @@ class Server:
         self,
         triton: Triton,
         triton_options: TritonOptions,
-        apps: tuple[LiveApp, ...],
+        served: ServedApps,
         options: ServeOptions,
-        clock: _Clock,
+        clock: Clock,
         accelerator: Accelerator,
     ) -> None:
         self._triton = triton
-        self._accelerator = accelerator
         self._triton_options = triton_options
-        self._apps = apps
+        self._served = served
         self._options = options
         self._clock = clock
-        self._board = StatusBoard({app.name: app.release.number for app in apps})
-        self._control = ModelControl(self.grpc_url)
-        cached = triton_options.response_cache_mib > 0
-        self._replay = GoldenReplay(self.grpc_url, cached=cached)
+        self._board = StatusBoard({app.name: app.release.number for app in served.live})
+        self._control = ModelControl(self.grpc_url, triton_options.admin_key)
+        self._cached = triton_options.response_cache_mib > 0
+        self._replay = GoldenReplay(self.grpc_url, cached=self._cached)
+        self._parameters = {
+            app: server_parameters(machine, triton_options.apps, accelerator.parameters())
+            for app, machine in served.machines.items()
+        }
+        self._follower = Follower(
+            self._control,
+            served,
+            self._board,
+            self._parameters,
+            response_cache=self._cached,
+            load_timeout_s=options.load_timeout_s,
+            on_event=clock.on_event,
+        )
         self._readiness: ReadinessServer | None = None
         self._watcher: Watcher | None = None
         self._abort = threading.Event()
@@ -246,15 +268,18 @@ class Server:
             if self._closed:
                 return True
             self._board.drain("the server is shutting down")
+            self._follower.stop()
             if self._watcher is not None:
                 self._watcher.stop()
             drained = True
             if not self._triton.exited.is_set():
                 self._clock.tell("draining", "finishing the requests in flight")
-                drained = drain(self._control, self._apps, drain_timeout_s, self._abort)
-            if not drained:
-                self._triton.stop(keep_log=True, patience_s=IMPATIENCE_S)
-            self._end(keep_log=self._failure is not None)
+                drained = drain(self._control, self._served.loaded, drain_timeout_s, self._abort)
+            # Drained or given up, nothing is left to wait for; of itself Triton looks once a second
+            # whether its models are gone, and takes three to four.
+            keep_log = not drained or self._failure is not None
+            self._triton.stop(keep_log=keep_log, patience_s=IMPATIENCE_S)
+            self._end(keep_log=keep_log)
             left = "" if drained else "; requests were still in flight and failed"
             self._clock.tell("stopped", f"stopped{left}", drained=drained)
             return drained
@@ -292,25 +317,28 @@ class Server:
         self._triton.start(self._control)
         self._clock.step("started", f"tritonserver started (process {self.pid})", pid=self.pid)
         self._load_models()
-        count = len({model for app in self._apps for model in app.components})
+        count = len({model for app in self._served.live for model in app.components})
         self._clock.step("loaded", f"loaded {count} components", components=count)
         self._check_golden()
         self._watcher = Watcher(
             self._triton,
             self._control,
             self._replay,
-            self._apps,
+            self._served,
+            self._follower.look,
             self._board,
             self._options.watch,
             self._clock.on_event,
             self._note_death,
         )
+        self._follower.load_candidates()
         self._watcher.start()
+        self._follower.start()
         self._clock.tell(
             "ready",
             f"ready in {self._clock.total_s:.1f} s",
             seconds=round(self._clock.total_s, 3),
-            apps={app.name: app.release.number for app in self._apps},
+            apps={app.name: app.release.number for app in self._served.live},
             grpc=self.grpc_url,
             ready=self.ready_url,
             metrics=self.metrics_url,
@@ -320,24 +348,35 @@ class Server:
         )
 
     def _load_models(self) -> None:
-        """Load every component at once, then the entry points that name them."""
-        components = sorted({model for app in self._apps for model in app.components})
-        configs = {model: config for app in self._apps for model, config in app.configs.items()}
-        aliases = [alias for app in self._apps for alias in app.entry_points]
+        """Load every component at once, then the releases' graphs, then what callers name.
+
+        Each is loaded by its own name: what Triton loads for the sake of an ensemble alone, it
+        unloads with that.
+        """
+        live = self._served.live
+        configs = {model: config for app in live for model, config in app.configs.items()}
+        components = sorted({model for app in live for model in app.components})
+        entry_points = {
+            name: config
+            for app in live
+            for name, config in entry_point_configs(
+                self._served.repository,
+                app,
+                live_rollout(self._served.repository, app.name),
+                self._parameters[app.name],
+                response_cache=self._cached,
+            ).items()
+        }
         self._in_parallel(
             components, lambda model: self._load(model, configs.get(model)), "components loaded"
         )
-        self._in_parallel(aliases, self._load_entry_point, "entry points loaded")
-
-    def _load_entry_point(self, alias: str) -> None:
-        """Load what callers name, with what this server is in its parameters."""
-        config = read_config(self._triton_options.repository, alias)
-        for name, value in self._accelerator.parameters().items():
-            config.parameters[name].string_value = value
-        apps = json.dumps([app.name for app in self._apps])
-        config.parameters[contract.PARAM_SERVER_APPS].string_value = apps
-        config.response_cache.enable = self._triton_options.response_cache_mib > 0
-        self._load(alias, config)
+        graphs = [graph for app in live for graph in app.graphs]
+        self._in_parallel(graphs, self._load, "graphs loaded")
+        self._in_parallel(
+            list(entry_points),
+            lambda name: self._load(name, entry_points[name]),
+            "entry points loaded",
+        )
 
     def _load(self, model: str, config: Any = None) -> None:
         try:
@@ -354,9 +393,9 @@ class Server:
 
     def _check_golden(self) -> None:
         answers, largest = 0, 0.0
-        for app in self._apps:
+        for app in self._served.live:
             total = len(app.golden) * len(app.entry_points)
-            count = _Counter(partial(self._progress, "golden answers", total))
+            count = Counter(partial(self._progress, "golden answers", total))
             check = self._replay.check(
                 app, again=False, timeout_s=self._options.golden_timeout_s, on_answer=count
             )
@@ -371,7 +410,7 @@ class Server:
         )
 
     def _in_parallel(self, items: Sequence[str], act: Callable[[str], None], what: str) -> None:
-        count = _Counter(partial(self._progress, what, len(items)))
+        count = Counter(partial(self._progress, what, len(items)))
 
         def one(item: str) -> None:
             act(item)
@@ -379,7 +418,7 @@ class Server:
 
         pool = ThreadPoolExecutor(LOADS_IN_FLIGHT, thread_name_prefix="load")
         try:
-            _first_error(pool.submit(one, item) for item in items)
+            raise_first_error(pool.submit(one, item) for item in items)
         finally:
             # A load that hangs ends with its server; waiting for it here would hang as well.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -398,6 +437,7 @@ class Server:
     def _abandon(self) -> None:
         """Undo a start that failed; the log stays, as the error names it."""
         with self._closing:
+            self._follower.stop()
             if self._watcher is not None:
                 self._watcher.stop()
             # Nothing is in flight, and a hanging load makes SIGTERM useless.
@@ -412,50 +452,6 @@ class Server:
         self._control.close()
         self._replay.close()
         self._ended.set()
-
-
-class _Clock:
-    """Times the steps of a start and tells them."""
-
-    def __init__(self, on_event: OnEvent) -> None:
-        self.on_event = on_event
-        self.steps: dict[str, float] = {}
-        self._began = self._last = time.monotonic()
-
-    @property
-    def total_s(self) -> float:
-        return time.monotonic() - self._began
-
-    def step(self, name: EventName, text: str, **fields: Any) -> None:
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        self.steps[name] = seconds
-        self.on_event(Event.of(name, text, seconds=round(seconds, 3), **fields))
-
-    def tell(self, name: EventName, text: str, **fields: Any) -> None:
-        self.on_event(Event.of(name, text, **fields))
-
-
-class _Counter:
-    """Counts calls from several threads, and reports each."""
-
-    def __init__(self, report: Callable[[int], None]) -> None:
-        self._lock = threading.Lock()
-        self._done = 0
-        self._report = report
-
-    def __call__(self) -> None:
-        with self._lock:
-            self._done += 1
-            self._report(self._done)
-
-
-def _first_error(futures: Iterable[Future[None]]) -> None:
-    done, _ = wait(list(futures), return_when=FIRST_EXCEPTION)
-    for future in done:
-        error = future.exception()
-        if error is not None:
-            raise error
 
 
 def _triton_reason(text: str) -> str:

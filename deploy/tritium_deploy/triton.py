@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from tritium_client import contract
-from tritium_deploy import guard, step_metrics
+from tritium_deploy import admin_key, guard, step_metrics
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
 from tritium_deploy.installation import Installation
@@ -59,6 +59,8 @@ class TritonOptions:
     """Let TensorRT load plans that an older release built, host code included."""
     apps: tuple[str, ...] = ()
     """Become the server's name, where clients find them."""
+    admin_key: str | None = None
+    """What model control, logging and trace settings ask for; None for nothing."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -231,6 +233,7 @@ class Triton:
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
             f"--id={contract.format_server_id(options.apps)}",
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
+            *self._restrictions(),
             *(
                 [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
                 if options.response_cache_mib
@@ -242,6 +245,16 @@ class Triton:
                 else []
             ),
         ]
+
+    def _restrictions(self) -> list[str]:
+        """Protocols that ask for the admin key. Triton takes it from nowhere but its arguments."""
+        key = self._options.admin_key
+        if key is None:
+            return []
+        what = f"{','.join(admin_key.RESTRICTED)}:{{name}}={key}"
+        grpc = "--grpc-restricted-protocol=" + what.format(name=admin_key.NAME)
+        http = "--http-restricted-api=" + what.format(name=admin_key.NAME)
+        return [grpc, http] if self._options.http else [grpc]
 
     def _listens(self) -> bool:
         """Whether it has opened every port that it was told to.

@@ -6,6 +6,7 @@ model and ensemble all say READY. The watcher looks at the processes themselves.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict, deque
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tritium_builders.errors import TritiumError
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError, GoldenError
 from tritium_deploy.events import Event, OnEvent
-from tritium_deploy.golden import GoldenReplay
-from tritium_deploy.live import LiveApp
+from tritium_deploy.golden import GoldenReplay, ReleaseError
+from tritium_deploy.live import AppRelease
 from tritium_deploy.readiness import StatusBoard
+from tritium_deploy.served import ServedApps
 from tritium_deploy.stubs import Stub
 from tritium_deploy.triton import Triton
 
@@ -79,7 +82,8 @@ class Watcher:
         triton: The server.
         control: Its model control.
         replay: Its golden samples.
-        apps: What it serves.
+        served: What it serves.
+        look: Finds out what it serves by now.
         board: Where the apps' states are kept.
         options: When to heal.
         on_event: Told what happens, from the watcher's threads.
@@ -91,7 +95,8 @@ class Watcher:
         triton: Triton,
         control: ModelControl,
         replay: GoldenReplay,
-        apps: tuple[LiveApp, ...],
+        served: ServedApps,
+        look: Callable[[], None],
         board: StatusBoard,
         options: WatchOptions,
         on_event: OnEvent,
@@ -100,7 +105,8 @@ class Watcher:
         self._triton = triton
         self._control = control
         self._replay = replay
-        self._apps = apps
+        self._served = served
+        self._look = look
         self._board = board
         self._options = options
         self._on_event = on_event
@@ -154,7 +160,7 @@ class Watcher:
         A death is not taken as gone by when it could not be healed at once: the next look finds
         the component short again.
         """
-        components = {model for app in self._apps for model in app.components}
+        components = {model for app in self._served.loaded for model in app.components}
         sick = {model for model in components - self._given_up if self._is_missed(model)}
         if self._triton.exited.is_set() or self._stop.is_set():
             return
@@ -174,7 +180,8 @@ class Watcher:
         running = sum(
             stub.model == model for pid, stub in self._known.items() if pid not in self._replaced
         )
-        expected = next((app.instances[model] for app in self._users(model)), 1)
+        loaded = (app for app in self._served.loaded if model in app.components)
+        expected = next((app.instances[model] for app in loaded), 1)
         return running < expected and self._control.is_ready(model)
 
     def _heal(self, models: list[str]) -> None:
@@ -207,9 +214,12 @@ class Watcher:
                 return True
         return False
 
-    def _confirm(self, app: LiveApp, seconds: float) -> None:
+    def _confirm(self, app: AppRelease, seconds: float) -> None:
         try:
             self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
+        except ReleaseError:  # it was switched meanwhile; the next probe asks the other one
+            self._look_again()
+            self._board.set_ready(app.name, healed=True)
         except GoldenError as error:
             # The next poll, or the next probe, finds out whether this lasts.
             self._board.set(app.name, "unwell", str(error))
@@ -250,12 +260,14 @@ class Watcher:
     def _probe(self) -> None:
         misses: dict[str, int] = defaultdict(int)
         while not self._stop.wait(self._options.probe_every_s):
-            for app in self._apps:
+            for app in self._served.live:
                 if self._board.state(app.name) not in ("ready", "unwell"):
                     misses[app.name] = 0
                     continue
                 try:
                     self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
+                except ReleaseError:
+                    self._look_again()
                 except GoldenError as error:
                     misses[app.name] += 1
                     self._note_miss(app, error, misses[app.name])
@@ -263,22 +275,27 @@ class Watcher:
                     misses[app.name] = 0
                     self._note_answer(app)
 
-    def _note_miss(self, app: LiveApp, error: GoldenError, misses: int) -> None:
+    def _look_again(self) -> None:
+        with contextlib.suppress(TritiumError):
+            self._look()
+
+    def _note_miss(self, app: AppRelease, error: GoldenError, misses: int) -> None:
         # One miss may be a crowded moment; a wrong answer comes back wrong the second time too.
         if misses < 2:
             return
         if self._board.set(app.name, "unwell", str(error), only_from=["ready"]):
             self._tell("unwell", f"{app.name}: {error}", app=app.name, reason=str(error))
 
-    def _note_answer(self, app: LiveApp) -> None:
+    def _note_answer(self, app: AppRelease) -> None:
         recovered = self._board.set_ready(app.name, only_from=["unwell"])
         if recovered:
             self._tell("recovered", f"{app.name}: answers golden samples again", app=app.name)
         else:
             self._board.set_ready(app.name, only_from=["ready"])
 
-    def _users(self, model: str) -> Iterable[LiveApp]:
-        return [app for app in self._apps if model in app.components]
+    def _users(self, model: str) -> Iterable[AppRelease]:
+        """Those whose callers miss it; a candidate's own components are missed by none."""
+        return [app for app in self._served.live if model in app.components]
 
     def _tell(self, name: str, text: str, **fields: object) -> None:
         if not self._stop.is_set():

@@ -77,7 +77,9 @@ def configs() -> dict[str, pb.ModelConfig]:
         suffix = "_".join(given)
         arguments = ("openvino", "fp32")
         found[f"release_{suffix}"] = release_ensemble(manifest(), 3, given, COMPONENTS, *arguments)  # type: ignore[arg-type]
-        found[f"alias_{suffix}"] = alias_ensemble(manifest(), 3, given, *arguments)  # type: ignore[arg-type]
+        found[f"alias_{suffix}"] = alias_ensemble(found[f"release_{suffix}"], 3)
+    rollout = contract.Rollout(4, canary_percent=5, shadow_percent=0.5, salt="demo 4")
+    found["alias_rollout"] = alias_ensemble(found["release_text"], 3, rollout)
     found["release_sequence"] = release_ensemble(
         SEQUENCE, 3, ["text", "image"], COMPONENTS, "onnxruntime", "fp32"
     )

@@ -85,7 +85,7 @@ def plan_repository(repository: Path, source: BundleManifest, buckets: Sequence[
         release = release_ensemble(
             source, 3, modalities, models, "tensorrt", "fp16", OPTIONS.max_batch
         )
-        alias = alias_ensemble(source, 3, modalities, "tensorrt", "fp16", OPTIONS.max_batch)
+        alias = alias_ensemble(release, 3)
         write_model(repository, release, {})
         write_model(repository, alias, {}, version=3)
     return repository

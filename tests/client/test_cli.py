@@ -48,6 +48,8 @@ def test_version() -> None:
         ["classify", "--app", "demo", "--text", "a", "--top-k", "0"],
         ["classify", "--app", "demo", "--text", "a", "--timeout", "-1"],
         ["classify", "--app", "demo", "--text", "a", "--timeout", "nan"],
+        ["classify", "--app", "demo", "--text", "a", "--route-key", ""],
+        ["classify", "--app", "demo", "--input", ".", "--route-key", ""],
         ["classify", "--app", "demo", "--text", "a", "--url", "http://localhost:8001"],
         ["no-such-verb"],
     ],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.client.candidates import wait_for
 
 from tritium_client import (
     AppLacksCapability,
@@ -73,6 +75,39 @@ def test_it_embeds_tags_and_scores_as_well() -> None:
         with pytest.raises(ServerError, match="for 2 words"):
             client.tag("two words", app="names")
         assert client.apps() == ("names", "prices", "search")
+
+
+def test_a_mock_may_have_a_candidate() -> None:
+    new = MockApp(labels=("dog", "cat"), answer=lambda *_: [0.6, 0.4], release=4)
+    pets = replace(PETS, candidate=new, canary_percent=50)
+    with Client(app="pets", transport=MockTransport({"pets": pets})) as client:
+        answers = [client.classify(text="miaow") for _ in range(200)]
+        assert {(one.release, one.label) for one in answers} == {(3, "cat"), (4, "dog")}
+        assert 50 < sum(one.release == 4 for one in answers) < 150
+        assert client.labels() == ("cat", "dog"), "of the live release"
+        assert client.status().release == 3
+
+    def broken(text: str | None, image: bytes | None) -> list[float]:
+        raise ServerError("a bug")
+
+    worse = replace(pets, candidate=replace(new, answer=broken), canary_percent=100)
+    with Client(app="pets", transport=MockTransport({"pets": worse})) as client:
+        assert client.classify(text="miaow").release == 3
+    shadow = replace(pets, canary_percent=0, shadow_percent=100)
+    with Client(app="pets", transport=MockTransport({"pets": shadow})) as client:
+        assert client.classify(text="miaow").release == 3
+        wait_for(lambda: client.shadow_report().requests == 1)
+        assert client.shadow_report().candidate == 4
+
+
+def test_a_candidate_that_can_never_be_right_is_refused() -> None:
+    new = MockApp(labels=("dog", "cat"), answer=lambda *_: [0.6, 0.4], release=4)
+    with pytest.raises(ValueError, match="live release's number, 4"):
+        replace(PETS, release=4, candidate=new)
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        replace(PETS, candidate=new, canary_percent=101)
+    with pytest.raises(ValueError, match="needs a candidate"):
+        replace(PETS, shadow_percent=5)
 
 
 def test_errors_are_those_of_a_server(client: Client) -> None:

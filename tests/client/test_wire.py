@@ -102,6 +102,8 @@ def test_a_config_says_what_the_release_is() -> None:
     read = read_config(config())
     assert (read.app, read.release, read.labels) == ("demo", 3, ("a", "b"))
     assert read.modalities == ("text", "image")
+    assert read.rollout == ""
+    assert read_config(config(rollout="as it stands")).rollout == "as it stands"
 
 
 MAJOR, MINOR = contract.WIRE_VERSION.split(".")

@@ -29,13 +29,28 @@ def infer(
     Returns:
         The probabilities, FP32 [labels].
     """
+    return ask(client, entry_point, given, timeout_s)[0]
+
+
+def ask(
+    client: InferenceServerClient,
+    entry_point: str,
+    given: Mapping[str, bytes],
+    timeout_s: float = TIMEOUT_S,
+) -> tuple[Any, str]:
+    """Ask one entry point.
+
+    Returns:
+        The probabilities, FP32 [labels], and the version that answered: of what callers name, the
+        release.
+    """
     inputs = []
     for name, value in given.items():
         tensor = InferInput(name, [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
         inputs.append(tensor)
     result = client.infer(entry_point, inputs, client_timeout=timeout_s)
-    return result.as_numpy("probabilities").reshape(-1)
+    return result.as_numpy("probabilities").reshape(-1), result.get_response().model_version
 
 
 def get(url: str) -> tuple[int, dict[str, Any]]:

@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from tests.deploy import tiny_servable
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritium_builders.aliases import point_aliases
 from tritium_builders.release import (
     ParityReport,
     PublishedComponent,
@@ -71,16 +72,31 @@ class TinyApp:
     wrong_sample: int | None = None
     """Index of the golden sample whose expected answer is made wrong."""
     wire_version: str = contract.WIRE_VERSION
+    labels: tuple[str, ...] = tuple(LABELS)
+    labelled: int = 0
+    """How many validation samples the release has; each is labelled with what it answers, but for
+    every tenth one."""
+    head_parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """More config parameters of every head."""
 
 
-def publish(repository: Path, tiny: TinyApp | None = None) -> Release:
-    """Write one release and point the app's entry points to it."""
+def publish(repository: Path, tiny: TinyApp | None = None, *, live: bool = True) -> Release:
+    """Write one release and, if it is to be live, point the app's entry points to it."""
     tiny = tiny or TinyApp()
     components = {role: _publish_component(repository, tiny, role) for role in TENSORS}
     for modalities in ENTRY_POINTS:
         _write_release_ensemble(repository, tiny, modalities, components)
-        _write_alias(repository, tiny, modalities)
-    return _write_release(repository, tiny, components)
+        name = contract.entry_point(tiny.app, "classify", modalities)
+        (repository / name / str(tiny.number)).mkdir(parents=True, exist_ok=True)
+    release = _write_release(repository, tiny, components)
+    if live:
+        point_aliases(repository, tiny.app, ENTRY_POINTS, tiny.number)
+    return release
+
+
+def publish_candidate(repository: Path, tiny: TinyApp | None = None) -> Release:
+    """Write a release that waits for its rollout: by default a second one with other heads."""
+    return publish(repository, tiny or TinyApp(number=2, bias=0.6), live=False)
 
 
 def golden(tiny: TinyApp) -> list[Sample]:
@@ -107,6 +123,19 @@ def golden(tiny: TinyApp) -> list[Sample]:
     return samples
 
 
+def validation(tiny: TinyApp) -> list[Sample]:
+    """Labelled samples, of which an app with the usual bias gets nine in ten right."""
+    samples = []
+    for index in range(tiny.labelled):
+        text, image = f"validation {index}", b"scene" * (index + 1)
+        answer = tiny_servable.probabilities(
+            tiny_servable.text_features(text.encode()), tiny_servable.image_features(image), 0.5
+        )
+        right = (int(np.argmax(answer)) + (index % 10 == 0)) % len(LABELS)
+        samples.append(Sample(f"validation-{index}", text, image, label=LABELS[right]))
+    return samples
+
+
 def _publish_component(repository: Path, tiny: TinyApp, role: Role) -> PublishedComponent:
     config = pb.ModelConfig(backend="python", max_batch_size=8)
     inputs, output = TENSORS[role]
@@ -115,7 +144,10 @@ def _publish_component(repository: Path, tiny: TinyApp, role: Role) -> Published
         config.input.add(name=name, data_type=data_type, dims=[size])
     config.output.add(name=output, data_type=SHAPES[output][0], dims=[SHAPES[output][1]])
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=tiny.instances)
-    parameters = {"role": role.removesuffix("_text").removesuffix("_image"), "bias": str(tiny.bias)}
+    plain = role.removesuffix("_text").removesuffix("_image")
+    parameters = {"role": plain}
+    if plain == "fusion_head":  # alone: another bias leaves the encoders what they are
+        parameters |= {"bias": str(tiny.bias), **tiny.head_parameters}
     for key, value in (parameters | dict(tiny.parameters.get(role, {}))).items():
         config.parameters[key].string_value = value
     source = Path(tiny_servable.__file__).read_bytes()
@@ -168,34 +200,19 @@ def _write_release_ensemble(
         for tensor in inputs:
             step.input_map[tensor] = tensor
         step.output_map[output] = output
-    (repository / name / "1").mkdir(parents=True, exist_ok=True)
-    (repository / name / "config.pbtxt").write_text(text_format.MessageToString(config))
-
-
-def _write_alias(repository: Path, tiny: TinyApp, modalities: tuple[Modality, ...]) -> None:
-    name = contract.entry_point(tiny.app, "classify", modalities)
-    config = _ensemble(name, modalities)
-    config.version_policy.specific.versions.append(tiny.number)
-    step = config.ensemble_scheduling.step.add(
-        model_name=contract.release_entry_point(tiny.app, "classify", modalities, tiny.number),
-        model_version=-1,
-    )
-    for modality in modalities:
-        step.input_map[modality] = modality
-    step.output_map["probabilities"] = "probabilities"
     parameters = contract.entry_point_parameters(
         app=tiny.app,
         release=tiny.number,
         task="classification",
         modalities=modalities,
-        labels=LABELS,
+        labels=tiny.labels,
         target="openvino",
         precision="fp32",
     )
     parameters[contract.PARAM_WIRE_VERSION] = tiny.wire_version
     for key, value in parameters.items():
         config.parameters[key].string_value = value
-    (repository / name / str(tiny.number)).mkdir(parents=True, exist_ok=True)
+    (repository / name / "1").mkdir(parents=True, exist_ok=True)
     (repository / name / "config.pbtxt").write_text(text_format.MessageToString(config))
 
 
@@ -209,7 +226,7 @@ def tiny_release(
         app=tiny.app,
         number=tiny.number,
         task="classification",
-        labels=LABELS,
+        labels=list(tiny.labels),
         entry_points=[list(modalities) for modalities in ENTRY_POINTS],
         target="openvino",
         precision="fp32",
@@ -228,7 +245,11 @@ def _write_release(
     release = tiny_release(tiny, components)
     folder = release_folder(repository, tiny.app, tiny.number)
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in sample_files("golden", golden(tiny)).items():
+    samples = {
+        **sample_files("golden", golden(tiny)),
+        **sample_files("validation", validation(tiny)),
+    }
+    for path, content in samples.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(content)
     (folder / "release.json").write_text(release.model_dump_json(indent=2))

@@ -60,9 +60,15 @@ class TritonPythonModel:
             os._exit(3)
         if fault == "hang":
             time.sleep(3600)
+        self._slow_s = float(spec.get("slow_s", "0"))
+        self._left = int(spec.get("crash_after", "-1"))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request on its own; a text that starts with `sleep` takes a while."""
+        """Answer each request on its own; a text that starts with `sleep` takes a while.
+
+        With `slow_s` every batch takes so many seconds more; with `crash_after` the process dies
+        after so many requests.
+        """
         import triton_python_backend_utils as pb
 
         def read(request: Any, name: str) -> Array | None:
@@ -81,8 +87,12 @@ class TritonPythonModel:
             image_part = read(request, "image_features")
             return "probabilities", probabilities(text_part, image_part, self._bias)
 
+        time.sleep(self._slow_s)
         responses = []
         for request in requests:
+            if self._left == 0:
+                os._exit(3)
+            self._left -= 1
             name, value = answer(request)
             responses.append(pb.InferenceResponse([pb.Tensor(name, value[np.newaxis])]))
         return responses

@@ -7,6 +7,7 @@ generated.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -84,3 +85,37 @@ class Slots:
     def give(self) -> None:
         """Give a place back."""
         self._free.release()
+
+
+class Background:
+    """Work that nobody waits for, a few pieces at a time.
+
+    Args:
+        places: How many of them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Begin a piece of work, and return at once.
+
+        Returns:
+            Whether there was a place for it.
+        """
+        if self._closed or len(self._tasks) >= self._places:
+            return False
+        task = asyncio.create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def close(self) -> None:
+        """End what is under way, and begin nothing any more."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tritium_client import _wire, contract
+from tritium_client import _wire
 from tritium_client._arguments import (
     DEFAULT_URL,
     TransportName,
@@ -17,10 +17,10 @@ from tritium_client._arguments import (
 from tritium_client._async.catalog import AsyncCatalog
 from tritium_client._async.many import Items, run_many
 from tritium_client._async.pool import open_transport
+from tritium_client._async.routing import AsyncRouter
 from tritium_client._async.sender import AsyncSender
 from tritium_client._async.transport import AsyncTransport
-from tritium_client._call import Call
-from tritium_client._exceptions import AppNotFound, InvalidInput
+from tritium_client._exceptions import InvalidInput
 from tritium_client._hedging import HedgePolicy
 from tritium_client._inputs import ImageInput, Item, TextInput, inputs_to_bytes, unpack_item
 from tritium_client._results import (
@@ -30,12 +30,13 @@ from tritium_client._results import (
     ItemResult,
     Score,
     ServerStatus,
+    ShadowReport,
     Tagging,
 )
 from tritium_client._retries import RetryPolicy
 from tritium_client._security import Security, Tls
 from tritium_client._tags import read_entities, read_tags
-from tritium_client.contract import Modality, Verb
+from tritium_client.contract import Verb
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,6 +101,7 @@ class AsyncClient:
             transport = open_transport(transport, endpoints, security)
         self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = AsyncCatalog(self._sender)
+        self._router = AsyncRouter(self._sender, self._catalog)
 
     @property
     def endpoint(self) -> str:
@@ -113,6 +115,7 @@ class AsyncClient:
         image: ImageInput | None = None,
         top_k: int = 5,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Classification:
@@ -129,6 +132,8 @@ class AsyncClient:
             max_side: Scale a picture down before it travels, so that its longer side has at most
                 this many pixels (needs Pillow). The answer may differ a little from that for the
                 whole picture; None sends it as it is.
+            route_key: For instance a user's id: while a new release is tried out, all calls with
+                one key meet the same release. None lets each call fall where it may.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -144,21 +149,20 @@ class AsyncClient:
             DeadlineExceeded: no answer within `timeout_s`.
             ServerError: the server failed in a way that it should not.
             ClientClosed: the client is closed.
-            ValueError: `top_k`, `max_side`, `timeout_s` or `app` could never be right.
+            ValueError: `top_k`, `max_side`, `route_key`, `timeout_s` or `app` could never be right.
         """
         check_top_k(top_k)
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = await self._infer(app, "classify", inputs, call)
-            probabilities = _wire.read_probabilities(response, len(release.labels))
-            ranking = _wire.rank(release.labels, probabilities, top_k)
+            answer = await self._router.ask(app, "classify", inputs, call, route_key)
+            ranking = _wire.rank(answer.release.labels, answer.values, top_k)
             return Classification(
                 label=ranking[0].label,
                 probability=ranking[0].probability,
                 ranking=ranking,
-                probabilities=probabilities,
-                release=release.release,
+                probabilities=answer.values,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -180,7 +184,7 @@ class AsyncClient:
         memory of `concurrency` of them.
 
         Args:
-            items: Mappings with `text`, `image` or both, or pairs (text, image).
+            items: Mappings with `text`, `image`, `route_key`, or pairs (text, image).
             concurrency: Calls in flight at the most, at least 1.
             ordered: Give results in the order of the items, else as they come.
             top_k: As `classify`.
@@ -199,12 +203,13 @@ class AsyncClient:
         app = self._begin_many(concurrency, app)
 
         async def ask(index: int, item: Item) -> Classification:
-            text, image = unpack_item(item, index)
+            text, image, route_key = unpack_item(item, index)
             return await self.classify(
                 text=text,
                 image=image,
                 top_k=top_k,
                 max_side=max_side,
+                route_key=route_key,
                 timeout_s=timeout_s,
                 app=app,
             )
@@ -224,7 +229,7 @@ class AsyncClient:
         """Embed any number of texts and pictures, as `classify_many` classifies them.
 
         Args:
-            items: Mappings with either `text` or `image`, or pairs of which one is None.
+            items: As `classify_many`, but with either a text or an image.
             concurrency: As `classify_many`.
             ordered: As `classify_many`.
             max_side: As `classify`.
@@ -241,21 +246,27 @@ class AsyncClient:
         app = self._begin_many(concurrency, app)
 
         async def ask(index: int, item: Item) -> Embedding:
-            text, image = unpack_item(item, index)
+            text, image, route_key = unpack_item(item, index)
             if text is not None and image is not None:
                 reason = "an embedding is of a text or of a picture; give one of them"
                 raise InvalidInput("client", index, reason)
-            return await self._embed(app, text, image, max_side, timeout_s)
+            return await self._embed(app, text, image, max_side, route_key, timeout_s)
 
         return run_many(items, ask, concurrency, ordered=ordered)
 
     async def embed_text(
-        self, text: TextInput, *, timeout_s: float = DEFAULT_TIMEOUT_S, app: str | None = None
+        self,
+        text: TextInput,
+        *,
+        route_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
     ) -> Embedding:
         """Embed a text in the space that the app's texts and pictures share.
 
         Args:
             text: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -263,13 +274,14 @@ class AsyncClient:
             AppLacksCapability: the app embeds no texts.
             TritiumClientError: as `classify`.
         """
-        return await self._embed(app, text, None, None, timeout_s)
+        return await self._embed(app, text, None, None, route_key, timeout_s)
 
     async def embed_image(
         self,
         image: ImageInput,
         *,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Embedding:
@@ -278,6 +290,7 @@ class AsyncClient:
         Args:
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -285,7 +298,7 @@ class AsyncClient:
             AppLacksCapability: the app embeds no pictures.
             TritiumClientError: as `classify`.
         """
-        return await self._embed(app, None, image, max_side, timeout_s)
+        return await self._embed(app, None, image, max_side, route_key, timeout_s)
 
     async def tag(
         self,
@@ -293,6 +306,7 @@ class AsyncClient:
         image: ImageInput | None = None,
         *,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Tagging:
@@ -302,6 +316,7 @@ class AsyncClient:
             text: As `classify`.
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -312,15 +327,13 @@ class AsyncClient:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = await self._infer(app, "tag", inputs, call)
-            rows = _wire.read_word_probabilities(response, len(release.labels))
-            offsets = _wire.read_offsets(response, len(rows))
+            answer = await self._router.ask(app, "tag", inputs, call, route_key)
             words = inputs["text"].decode()
-            tags = read_tags(words, release.labels, rows, offsets)
+            tags = read_tags(words, answer.release.labels, answer.values, answer.offsets)
             return Tagging(
                 tags=tags,
                 entities=read_entities(words, tags),
-                release=release.release,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -331,6 +344,7 @@ class AsyncClient:
         text: TextInput | None = None,
         image: ImageInput | None = None,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Score:
@@ -340,6 +354,7 @@ class AsyncClient:
             text: As `classify`.
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -350,13 +365,12 @@ class AsyncClient:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = await self._infer(app, "score", inputs, call)
-            values = _wire.read_scores(response, len(release.labels))
+            answer = await self._router.ask(app, "score", inputs, call, route_key)
             return Score(
-                value=float(values[0]),
-                values=values,
-                names=release.labels,
-                release=release.release,
+                value=float(answer.values[0]),
+                values=answer.values,
+                names=answer.release.labels,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -423,8 +437,21 @@ class AsyncClient:
         with self._sender.begin(timeout_s) as call:
             return await self._catalog.apps(self._app, call)
 
+    def shadow_report(self, app: str | None = None, *, verb: Verb | None = None) -> ShadowReport:
+        """How an app's candidate answers beside the live release, as this client has seen so far.
+
+        The share of requests that a rollout says goes to both, in the background: no call waits for
+        that, or ends otherwise. Nothing is sent for the report.
+
+        Args:
+            app: The app, when it is not the client's own.
+            verb: Of an app that has several; None for the one that was asked most.
+        """
+        return self._router.report(self._app_of_call(app), verb)
+
     async def close(self) -> None:
         """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
+        await self._router.close()
         await self._sender.close()
 
     async def __aenter__(self) -> Self:
@@ -449,15 +476,16 @@ class AsyncClient:
         text: TextInput | None,
         image: ImageInput | None,
         max_side: int | None,
+        route_key: str | None,
         timeout_s: float,
     ) -> Embedding:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = await self._infer(app, "embed", inputs, call)
+            answer = await self._router.ask(app, "embed", inputs, call, route_key)
             return Embedding(
-                vector=_wire.read_floats(response, contract.EMBEDDING, 1),
-                release=release.release,
+                vector=answer.values,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -467,31 +495,3 @@ class AsyncClient:
             raise ValueError(f"concurrency must be at least 1: {concurrency}")
         self._sender.require_open()
         return self._app_of_call(app)
-
-    def _choose_entry_point(
-        self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
-    ) -> str:
-        """Which Triton model answers this request; rollouts send a share of them elsewhere."""
-        del call
-        return contract.entry_point(app, verb, modalities)
-
-    async def _infer(
-        self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call
-    ) -> tuple[Any, _wire.EntryPointConfig]:
-        """Ask an entry point.
-
-        Returns:
-            The response, and what the release that computed it says of itself.
-        """
-        modalities = tuple(inputs)
-        name = self._choose_entry_point(app, verb, modalities, call)
-        request = _wire.infer_request(
-            name, inputs, request_id=call.request_id, outputs=contract.OUTPUTS[verb]
-        )
-        try:
-            response = await self._sender.send("ModelInfer", request, call, model=name)
-        except (AppNotFound, InvalidInput) as error:
-            await self._catalog.explain(error, name, app, verb, modalities, call)
-            raise
-        number = _wire.read_release(response)
-        return response, await self._catalog.release(app, verb, modalities, number, call)

@@ -51,7 +51,7 @@ def classify_files(
 
     def ask_many(items: Iterator[Mapping[str, Any]]) -> Iterator[ItemResult[Classification]]:
         return client.classify_many(
-            items,
+            _with_key(items, options),
             concurrency=options.concurrency,
             top_k=options.top_k or 1,
             timeout_s=options.timeout_s,
@@ -67,10 +67,16 @@ def embed_files(
 
     def ask_many(items: Iterator[Mapping[str, Any]]) -> Iterator[ItemResult[Embedding]]:
         return client.embed_many(
-            items, concurrency=options.concurrency, timeout_s=options.timeout_s
+            _with_key(items, options),
+            concurrency=options.concurrency,
+            timeout_s=options.timeout_s,
         )
 
     return _ask_files(check or client, ask_many, "vector", files, options)
+
+
+def _with_key(items: Iterator[Mapping[str, Any]], options: Options) -> Iterator[Mapping[str, Any]]:
+    return ({**item, "route_key": options.route_key} for item in items)
 
 
 def _ask_files(

@@ -28,6 +28,8 @@ class Options:
     timeout_s: float
     top_k: int | None = None
     """None where there is no ranking."""
+    route_key: str | None = None
+    """Of every item."""
 
 
 AskMany = Callable[[Iterator[Mapping[str, Any]]], "Iterator[ItemResult[Any]]"]

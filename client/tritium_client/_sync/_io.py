@@ -6,9 +6,11 @@ generated.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -102,3 +104,51 @@ class Slots:
     def give(self) -> None:
         """Give a place back."""
         self._free.release()
+
+
+class Background:
+    """Work that nobody waits for, a few pieces at a time.
+
+    Args:
+        places: How many of them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._under_way = 0
+        self._closed = False
+
+    def start(self, work: Callable[[], None]) -> bool:
+        """Begin a piece of work, and return at once.
+
+        Returns:
+            Whether there was a place for it.
+        """
+        with self._lock:
+            if self._closed or self._under_way >= self._places:
+                return False
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._places, "tritium-background")
+            try:
+                # Tracing and logging read the caller's context.
+                self._threads.submit(contextvars.copy_context().run, self._run, work)
+            except RuntimeError:  # no thread is to be had, or the interpreter ends
+                return False
+            self._under_way += 1
+            return True
+
+    def close(self) -> None:
+        """Begin nothing any more; what is under way ends when its channel is closed."""
+        with self._lock:
+            self._closed = True
+            if self._threads is not None:
+                self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._lock:
+                self._under_way -= 1

@@ -35,17 +35,33 @@ class Catalog:
         self._releases: dict[str, _wire.EntryPointConfig] = {}
 
     def release(
-        self, app: str, verb: Verb, modalities: tuple[Modality, ...], number: int, call: Call
+        self,
+        app: str,
+        verb: Verb,
+        modalities: tuple[Modality, ...],
+        number: int,
+        call: Call,
+        *,
+        again: bool = True,
     ) -> _wire.EntryPointConfig:
-        """What the release that answered says of itself, not the one that is live by now."""
+        """What the release that answered says of itself, not the one that is live by now.
+
+        Raises:
+            TritiumClientError: as `config`.
+        """
         name = contract.release_entry_point(app, verb, modalities, number)
         config = self._releases.get(name)
         if config is None:
-            config = self._releases[name] = self.config(name, call)
+            config = self._releases[name] = self.config(name, call, again=again)
         return config
 
-    def config(self, name: str, call: Call) -> _wire.EntryPointConfig:
+    def config(self, name: str, call: Call, *, again: bool = True) -> _wire.EntryPointConfig:
         """What an entry point's config says.
+
+        Args:
+            name: The Triton model.
+            call: The call that this is a part of.
+            again: Whether what failed may be sent again.
 
         Raises:
             AppNotFound: the server has no such entry point.
@@ -53,8 +69,32 @@ class Catalog:
             ServerError: the model is no entry point.
         """
         request = service_pb2.ModelConfigRequest(name=name)
-        response = self._sender.send("ModelConfig", request, call, model=name)
+        response = self._sender.send("ModelConfig", request, call, model=name, again=again)
         return _wire.read_config(response.config)
+
+    def read_aside(self, name: str, call: Call) -> _wire.EntryPointConfig:
+        """What an entry point's config says, asked for once and beside the calls; as `config`."""
+        request = service_pb2.ModelConfigRequest(name=name)
+        response = self._sender.send_aside("ModelConfig", request, call, model=name)
+        return _wire.read_config(response.config)
+
+    def release_aside(self, name: str, call: Call) -> _wire.EntryPointConfig:
+        """What a release says of itself; `name` is its own ensemble's. Else as `read_aside`."""
+        config = self._releases.get(name)
+        if config is None:
+            config = self._releases[name] = self.read_aside(name, call)
+        return config
+
+    def learn(
+        self,
+        app: str,
+        verb: Verb,
+        modalities: tuple[Modality, ...],
+        config: _wire.EntryPointConfig,
+    ) -> None:
+        """Keep what an alias says of the release behind it, so that it is not asked as well."""
+        name = contract.release_entry_point(app, verb, modalities, config.release)
+        self._releases.setdefault(name, config)
 
     def first(self, app: str, call: Call) -> _wire.EntryPointConfig:
         """The first thing that an app answers, in the order of the contract.

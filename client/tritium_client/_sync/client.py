@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tritium_client import _wire, contract
+from tritium_client import _wire
 from tritium_client._arguments import (
     DEFAULT_URL,
     TransportName,
@@ -15,8 +15,7 @@ from tritium_client._arguments import (
     checked_app,
     checked_endpoints,
 )
-from tritium_client._call import Call
-from tritium_client._exceptions import AppNotFound, InvalidInput
+from tritium_client._exceptions import InvalidInput
 from tritium_client._hedging import HedgePolicy
 from tritium_client._inputs import ImageInput, Item, TextInput, inputs_to_bytes, unpack_item
 from tritium_client._results import (
@@ -26,6 +25,7 @@ from tritium_client._results import (
     ItemResult,
     Score,
     ServerStatus,
+    ShadowReport,
     Tagging,
 )
 from tritium_client._retries import RetryPolicy
@@ -33,10 +33,11 @@ from tritium_client._security import Security, Tls
 from tritium_client._sync.catalog import Catalog
 from tritium_client._sync.many import Items, run_many
 from tritium_client._sync.pool import open_transport
+from tritium_client._sync.routing import Router
 from tritium_client._sync.sender import Sender
 from tritium_client._sync.transport import Transport
 from tritium_client._tags import read_entities, read_tags
-from tritium_client.contract import Modality, Verb
+from tritium_client.contract import Verb
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,6 +102,7 @@ class Client:
             transport = open_transport(transport, endpoints, security)
         self._sender = Sender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = Catalog(self._sender)
+        self._router = Router(self._sender, self._catalog)
 
     @property
     def endpoint(self) -> str:
@@ -114,6 +116,7 @@ class Client:
         image: ImageInput | None = None,
         top_k: int = 5,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Classification:
@@ -130,6 +133,8 @@ class Client:
             max_side: Scale a picture down before it travels, so that its longer side has at most
                 this many pixels (needs Pillow). The answer may differ a little from that for the
                 whole picture; None sends it as it is.
+            route_key: For instance a user's id: while a new release is tried out, all calls with
+                one key meet the same release. None lets each call fall where it may.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -145,21 +150,20 @@ class Client:
             DeadlineExceeded: no answer within `timeout_s`.
             ServerError: the server failed in a way that it should not.
             ClientClosed: the client is closed.
-            ValueError: `top_k`, `max_side`, `timeout_s` or `app` could never be right.
+            ValueError: `top_k`, `max_side`, `route_key`, `timeout_s` or `app` could never be right.
         """
         check_top_k(top_k)
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = self._infer(app, "classify", inputs, call)
-            probabilities = _wire.read_probabilities(response, len(release.labels))
-            ranking = _wire.rank(release.labels, probabilities, top_k)
+            answer = self._router.ask(app, "classify", inputs, call, route_key)
+            ranking = _wire.rank(answer.release.labels, answer.values, top_k)
             return Classification(
                 label=ranking[0].label,
                 probability=ranking[0].probability,
                 ranking=ranking,
-                probabilities=probabilities,
-                release=release.release,
+                probabilities=answer.values,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -181,7 +185,7 @@ class Client:
         memory of `concurrency` of them.
 
         Args:
-            items: Mappings with `text`, `image` or both, or pairs (text, image).
+            items: Mappings with `text`, `image`, `route_key`, or pairs (text, image).
             concurrency: Calls in flight at the most, at least 1.
             ordered: Give results in the order of the items, else as they come.
             top_k: As `classify`.
@@ -200,12 +204,13 @@ class Client:
         app = self._begin_many(concurrency, app)
 
         def ask(index: int, item: Item) -> Classification:
-            text, image = unpack_item(item, index)
+            text, image, route_key = unpack_item(item, index)
             return self.classify(
                 text=text,
                 image=image,
                 top_k=top_k,
                 max_side=max_side,
+                route_key=route_key,
                 timeout_s=timeout_s,
                 app=app,
             )
@@ -225,7 +230,7 @@ class Client:
         """Embed any number of texts and pictures, as `classify_many` classifies them.
 
         Args:
-            items: Mappings with either `text` or `image`, or pairs of which one is None.
+            items: As `classify_many`, but with either a text or an image.
             concurrency: As `classify_many`.
             ordered: As `classify_many`.
             max_side: As `classify`.
@@ -242,21 +247,27 @@ class Client:
         app = self._begin_many(concurrency, app)
 
         def ask(index: int, item: Item) -> Embedding:
-            text, image = unpack_item(item, index)
+            text, image, route_key = unpack_item(item, index)
             if text is not None and image is not None:
                 reason = "an embedding is of a text or of a picture; give one of them"
                 raise InvalidInput("client", index, reason)
-            return self._embed(app, text, image, max_side, timeout_s)
+            return self._embed(app, text, image, max_side, route_key, timeout_s)
 
         return run_many(items, ask, concurrency, ordered=ordered)
 
     def embed_text(
-        self, text: TextInput, *, timeout_s: float = DEFAULT_TIMEOUT_S, app: str | None = None
+        self,
+        text: TextInput,
+        *,
+        route_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
     ) -> Embedding:
         """Embed a text in the space that the app's texts and pictures share.
 
         Args:
             text: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -264,13 +275,14 @@ class Client:
             AppLacksCapability: the app embeds no texts.
             TritiumClientError: as `classify`.
         """
-        return self._embed(app, text, None, None, timeout_s)
+        return self._embed(app, text, None, None, route_key, timeout_s)
 
     def embed_image(
         self,
         image: ImageInput,
         *,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Embedding:
@@ -279,6 +291,7 @@ class Client:
         Args:
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -286,7 +299,7 @@ class Client:
             AppLacksCapability: the app embeds no pictures.
             TritiumClientError: as `classify`.
         """
-        return self._embed(app, None, image, max_side, timeout_s)
+        return self._embed(app, None, image, max_side, route_key, timeout_s)
 
     def tag(
         self,
@@ -294,6 +307,7 @@ class Client:
         image: ImageInput | None = None,
         *,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Tagging:
@@ -303,6 +317,7 @@ class Client:
             text: As `classify`.
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -313,15 +328,13 @@ class Client:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = self._infer(app, "tag", inputs, call)
-            rows = _wire.read_word_probabilities(response, len(release.labels))
-            offsets = _wire.read_offsets(response, len(rows))
+            answer = self._router.ask(app, "tag", inputs, call, route_key)
             words = inputs["text"].decode()
-            tags = read_tags(words, release.labels, rows, offsets)
+            tags = read_tags(words, answer.release.labels, answer.values, answer.offsets)
             return Tagging(
                 tags=tags,
                 entities=read_entities(words, tags),
-                release=release.release,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -332,6 +345,7 @@ class Client:
         text: TextInput | None = None,
         image: ImageInput | None = None,
         max_side: int | None = None,
+        route_key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         app: str | None = None,
     ) -> Score:
@@ -341,6 +355,7 @@ class Client:
             text: As `classify`.
             image: As `classify`.
             max_side: As `classify`.
+            route_key: As `classify`.
             timeout_s: Seconds for everything that the call does.
             app: The app, when it is not the client's own.
 
@@ -351,13 +366,12 @@ class Client:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = self._infer(app, "score", inputs, call)
-            values = _wire.read_scores(response, len(release.labels))
+            answer = self._router.ask(app, "score", inputs, call, route_key)
             return Score(
-                value=float(values[0]),
-                values=values,
-                names=release.labels,
-                release=release.release,
+                value=float(answer.values[0]),
+                values=answer.values,
+                names=answer.release.labels,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -422,8 +436,21 @@ class Client:
         with self._sender.begin(timeout_s) as call:
             return self._catalog.apps(self._app, call)
 
+    def shadow_report(self, app: str | None = None, *, verb: Verb | None = None) -> ShadowReport:
+        """How an app's candidate answers beside the live release, as this client has seen so far.
+
+        The share of requests that a rollout says goes to both, in the background: no call waits for
+        that, or ends otherwise. Nothing is sent for the report.
+
+        Args:
+            app: The app, when it is not the client's own.
+            verb: Of an app that has several; None for the one that was asked most.
+        """
+        return self._router.report(self._app_of_call(app), verb)
+
     def close(self) -> None:
         """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
+        self._router.close()
         self._sender.close()
 
     def __enter__(self) -> Self:
@@ -448,15 +475,16 @@ class Client:
         text: TextInput | None,
         image: ImageInput | None,
         max_side: int | None,
+        route_key: str | None,
         timeout_s: float,
     ) -> Embedding:
         app = self._app_of_call(app)
         with self._sender.begin(timeout_s) as call:
             inputs = inputs_to_bytes(text, image, max_side=max_side)
-            response, release = self._infer(app, "embed", inputs, call)
+            answer = self._router.ask(app, "embed", inputs, call, route_key)
             return Embedding(
-                vector=_wire.read_floats(response, contract.EMBEDDING, 1),
-                release=release.release,
+                vector=answer.values,
+                release=answer.release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -466,31 +494,3 @@ class Client:
             raise ValueError(f"concurrency must be at least 1: {concurrency}")
         self._sender.require_open()
         return self._app_of_call(app)
-
-    def _choose_entry_point(
-        self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
-    ) -> str:
-        """Which Triton model answers this request; rollouts send a share of them elsewhere."""
-        del call
-        return contract.entry_point(app, verb, modalities)
-
-    def _infer(
-        self, app: str, verb: Verb, inputs: dict[Modality, bytes], call: Call
-    ) -> tuple[Any, _wire.EntryPointConfig]:
-        """Ask an entry point.
-
-        Returns:
-            The response, and what the release that computed it says of itself.
-        """
-        modalities = tuple(inputs)
-        name = self._choose_entry_point(app, verb, modalities, call)
-        request = _wire.infer_request(
-            name, inputs, request_id=call.request_id, outputs=contract.OUTPUTS[verb]
-        )
-        try:
-            response = self._sender.send("ModelInfer", request, call, model=name)
-        except (AppNotFound, InvalidInput) as error:
-            self._catalog.explain(error, name, app, verb, modalities, call)
-            raise
-        number = _wire.read_release(response)
-        return response, self._catalog.release(app, verb, modalities, number, call)

@@ -17,6 +17,7 @@ from tritium_client._exceptions import (
 from tritium_client._health import Rotation
 from tritium_client._logging import logger
 from tritium_client._options import Method
+from tritium_client._rollout import names_a_release
 from tritium_client._security import Security
 from tritium_client._sync import _io
 from tritium_client._sync.transport import GrpcTransport, Transport
@@ -66,7 +67,8 @@ class PoolTransport:
         """Send one message to the server whose turn it is; see `Transport`.
 
         A server that has just started has no app yet, and one that ends has none any more. So one
-        that does not know what was asked for is no answer while there are others to ask.
+        that does not know what was asked for is no answer while there are others to ask. Releases
+        come to servers one after the other, so one that lacks a release still answers for others.
         """
         call.remaining_s()  # a call that comes too late says nothing of a server
         without: dict[int, AppNotFound] = {}
@@ -83,11 +85,14 @@ class PoolTransport:
                     self._rotation.gave_up(lacking)
                 raise
             for lacking, why in without.items():
-                self._log_ejection(lacking, self._rotation.failed(lacking), why)
+                if names_a_release(model):
+                    self._rotation.gave_up(lacking)
+                else:
+                    self._log_ejection(lacking, self._rotation.failed(lacking), why)
             return answer
         self._rotation.gave_up(index)
         for lacking, why in without.items():
-            self._note_failure(lacking, why)
+            self._note_failure(lacking, why, model)
         raise without[index]
 
     def _send_to(
@@ -106,7 +111,10 @@ class PoolTransport:
         except AppNotFound:
             raise  # what that says of the server, the others tell
         except TritiumClientError as error:
-            self._note_failure(index, error)
+            if call.is_shadow:
+                self._rotation.gave_up(index)
+            else:
+                self._note_failure(index, error, model)
             raise
         except BaseException:
             if cancellation is not None and cancellation.overtaken:
@@ -117,11 +125,14 @@ class PoolTransport:
         self._note_answer(index)
         return answer
 
-    def _note_failure(self, index: int, error: TritiumClientError) -> None:
+    def _note_failure(self, index: int, error: TritiumClientError, model: str) -> None:
         if isinstance(error, InvalidInput | AppNotFound) and not error.retryable:
             self._note_answer(index)
             return
-        if error.retryable:  # gone, full, or draining: others may still serve the app
+        of_one_release = isinstance(error, AppNotFound) or error.stage is not None
+        if of_one_release and names_a_release(model):  # what the others do there may well work
+            self._rotation.gave_up(index)
+        elif error.retryable:  # gone, full, or draining: others may still serve the app
             self._log_ejection(index, self._rotation.failed(index), error)
         elif isinstance(error, DeadlineExceeded):
             self._note_silence(index, error)

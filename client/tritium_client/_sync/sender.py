@@ -74,8 +74,17 @@ class Sender:
         if self._closed:
             raise ClientClosed(f"this client of {self.endpoint} is closed; make a new one")
 
-    def send(self, method: Method, request: Any, call: Call, *, model: str = "") -> Any:
+    def send(
+        self, method: Method, request: Any, call: Call, *, model: str = "", again: bool = True
+    ) -> Any:
         """Send a request, and send it again as far as deadline, policy and budget allow.
+
+        Args:
+            method: Of Triton's gRPC service.
+            request: Its request message.
+            call: The call that this is a part of.
+            model: The Triton model that is asked.
+            again: Whether what failed may be sent again.
 
         Raises:
             TritiumClientError: what the last attempt ended with.
@@ -88,12 +97,28 @@ class Sender:
             try:
                 return self._attempt(method, request, call, model)
             except TritiumClientError as error:
-                pause_s = self._retries.pause_s(error, attempt, call.left_s)
+                pause_s = self._retries.pause_s(error, attempt, call.left_s) if again else None
                 if pause_s is None:
                     raise
                 logger.info("%s is sent again in %.3f s: %s", call.request_id, pause_s, error)
             _io.sleep(pause_s)
             attempt += 1
+
+    def send_aside(self, method: Method, request: Any, call: Call, *, model: str) -> Any:
+        """Send once what no caller asked for: it takes no place, and is neither hedged nor counted.
+
+        Args:
+            method: Of Triton's gRPC service.
+            request: Its request message.
+            call: One of its own.
+            model: The Triton model that is asked.
+
+        Raises:
+            TritiumClientError: what came of it.
+        """
+        if method == "ModelInfer":
+            _wire.set_timeout(request, call.left_s)
+        return self._transport.send(method, request, call, model=model)
 
     def close(self) -> None:
         """End what is in flight."""

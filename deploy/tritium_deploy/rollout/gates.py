@@ -1,0 +1,244 @@
+"""Measure a candidate beside the live release, on the same server and in turns.
+
+Both are asked through their own ensembles, so neither is what callers get at that moment. A gate
+that cannot be measured fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient
+
+from tritium_builders.errors import BundleError
+from tritium_builders.history import GateRecord
+from tritium_builders.release import VALIDATION, release_folder
+from tritium_builders.samples import Sample, read_samples
+from tritium_client import contract
+from tritium_client.contract import Modality
+from tritium_deploy.errors import GoldenError
+from tritium_deploy.golden import ask_model
+from tritium_deploy.live import AppRelease
+from tritium_deploy.rollout.settings import GateSettings
+
+ASK_TIMEOUT_S = 30.0
+LONGER = 3
+"""A latency above its bound is measured so many times as long before it counts."""
+ERRORS_ENOUGH = 3
+"""Of a candidate: one is too many already, and each may take as long as a request may."""
+WARM_UP = 3
+"""Requests to each side that are not counted."""
+
+
+@dataclass
+class Side:
+    """What one of the two answered."""
+
+    labels: list[str | None] = field(default_factory=list)
+    """For each sample its most probable label; None where there was no answer."""
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def p95_ms(self) -> float:
+        """Milliseconds."""
+        return float(np.percentile(self.seconds, 95) * 1e3)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides, asked the same."""
+
+    live: Side
+    candidate: Side
+    samples: tuple[Sample, ...]
+    """What was asked, in order."""
+
+    @property
+    def latency_ratio(self) -> float:
+        """The candidate's p95 over the live release's."""
+        return self.candidate.p95_ms / self.live.p95_ms
+
+
+def compare(
+    endpoint: str,
+    live: AppRelease,
+    candidate: AppRelease,
+    repository: Path,
+    settings: GateSettings,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> Comparison:
+    """Ask both about the candidate's held-out samples, in turns, one request at a time.
+
+    Args:
+        endpoint: The server.
+        live: What callers get.
+        candidate: What is measured.
+        repository: Where the candidate's samples lie.
+        settings: How much is asked.
+        on_progress: Told how many pairs are done, of how many.
+    """
+    samples = _samples(repository, candidate)[: settings.samples]
+    modalities = tuple(candidate.release.entry_points[0])
+    with InferenceServerClient(endpoint) as client:
+        sides = [
+            _Asker(client, app, modalities, side)
+            for app, side in ((live, Side()), (candidate, Side()))
+        ]
+        for asker, sample in itertools.product(sides, samples[:WARM_UP]):
+            asker.warm_up(sample)
+        pairs = max(len(samples), settings.latency_pairs)
+        _ask_pairs(sides, samples, 0, pairs, on_progress)
+        found = Comparison(sides[0].side, sides[1].side, samples)
+        if _is_slow(found, settings):
+            _ask_pairs(sides, samples, pairs, LONGER * pairs, on_progress)
+    return found
+
+
+def judge(
+    found: Comparison, candidate: AppRelease, settings: GateSettings, *, accept: bool
+) -> list[GateRecord]:
+    """Hold what was measured against the bounds.
+
+    Args:
+        found: From `compare`.
+        candidate: What was measured.
+        settings: The bounds.
+        accept: Whether somebody takes an app without labels on its agreement with live alone.
+    """
+    return [
+        _errors(found),
+        _accuracy(found, settings)
+        if any(sample.label is not None for sample in found.samples)
+        else _agreement(found, candidate, settings, accept=accept),
+        _latency(found, settings),
+    ]
+
+
+@dataclass(frozen=True)
+class _Asker:
+    client: InferenceServerClient
+    app: AppRelease
+    modalities: tuple[Modality, ...]
+    side: Side
+
+    @property
+    def graph(self) -> str:
+        number = self.app.release.number
+        return contract.release_entry_point(self.app.name, "classify", self.modalities, number)
+
+    def warm_up(self, sample: Sample) -> None:
+        try:
+            ask_model(self.client, self.graph, self.modalities, sample, ASK_TIMEOUT_S)
+        except GoldenError as error:
+            self.side.errors.append(str(error))
+
+    def ask(self, sample: Sample, *, first: bool) -> None:
+        """Ask once; labels are kept of the first time only."""
+        label = None
+        try:
+            answer = ask_model(self.client, self.graph, self.modalities, sample, ASK_TIMEOUT_S)
+            labels = self.app.release.labels
+            scores = answer.probabilities
+            if scores is None or scores.size != len(labels):
+                size = 0 if scores is None else scores.size
+                problem = f"{size} probabilities in place of {len(labels)}"
+                raise GoldenError(self.graph, sample.id, problem)
+            if not np.isfinite(scores).all():
+                raise GoldenError(self.graph, sample.id, "probabilities that are not finite")
+            label = labels[int(scores.reshape(-1).argmax())]
+            self.side.seconds.append(answer.seconds)
+        except GoldenError as error:
+            self.side.errors.append(str(error))
+        if first:
+            self.side.labels.append(label)
+
+
+def _ask_pairs(
+    sides: Sequence[_Asker],
+    samples: Sequence[Sample],
+    begin: int,
+    end: int,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    for index in range(begin, end):
+        sample = samples[index % len(samples)]
+        # Whoever is asked second finds the caches of the first: they take turns at that, too.
+        for asker in sides if index % 2 else reversed(sides):
+            asker.ask(sample, first=index < len(samples))
+        if len(sides[1].side.errors) >= ERRORS_ENOUGH:
+            return
+        on_progress(index + 1, end)
+
+
+def _is_slow(found: Comparison, settings: GateSettings) -> bool:
+    if not found.live.seconds or not found.candidate.seconds:
+        return False
+    return found.latency_ratio > settings.latency_ratio
+
+
+def _samples(repository: Path, candidate: AppRelease) -> tuple[Sample, ...]:
+    """The held-out samples of a release; where it has none, its golden ones."""
+    folder = release_folder(repository, candidate.name, candidate.release.number)
+    try:
+        return read_samples(folder, VALIDATION) or candidate.golden
+    except BundleError:
+        return candidate.golden
+
+
+def _errors(found: Comparison) -> GateRecord:
+    errors = found.candidate.errors
+    asked = len(found.candidate.seconds) + len(errors)
+    text = f"{len(errors)} of {asked} requests failed"
+    if errors:
+        text += f" ({errors[0]})"
+    return GateRecord(gate="errors", passed=not errors, found=text)
+
+
+def _accuracy(found: Comparison, settings: GateSettings) -> GateRecord:
+    right = [sample.label for sample in found.samples]
+    shares = [
+        # An answer that is missing, as asking ended with errors, is a wrong one.
+        100 * sum(a == b for a, b in zip(side.labels, right, strict=False) if b) / _labelled(right)
+        for side in (found.candidate, found.live)
+    ]
+    text = (
+        f"top-1 accuracy {shares[0]:.1f}%, live {shares[1]:.1f}%, on {_labelled(right)} held-out "
+        f"samples; may be {settings.accuracy_margin:g} points below"
+    )
+    # Rounded: three samples of a hundred are three points, whatever binary fractions make of it.
+    passed = round(shares[1] - shares[0], 9) <= settings.accuracy_margin
+    return GateRecord(gate="accuracy", passed=passed, found=text)
+
+
+def _labelled(labels: Sequence[str | None]) -> int:
+    return sum(label is not None for label in labels)
+
+
+def _agreement(
+    found: Comparison, candidate: AppRelease, settings: GateSettings, *, accept: bool
+) -> GateRecord:
+    pairs = list(zip(found.candidate.labels, found.live.labels, strict=True))
+    share = sum(a is not None and a == b for a, b in pairs) / max(1, len(pairs))
+    text = (
+        f"{100 * share:.1f}% of {len(pairs)} answers equal live's, at least "
+        f"{100 * settings.agreement:g}% must; {candidate.name} has no labels to know who is right"
+    )
+    if not accept:
+        text += ": look at it, and give --accept"
+    return GateRecord(gate="agreement", passed=accept and share >= settings.agreement, found=text)
+
+
+def _latency(found: Comparison, settings: GateSettings) -> GateRecord:
+    if not found.live.seconds or not found.candidate.seconds:
+        return GateRecord(gate="latency", passed=False, found="latency could not be measured")
+    text = (
+        f"p95 {found.candidate.p95_ms:.1f} ms, live {found.live.p95_ms:.1f} ms, ratio "
+        f"{found.latency_ratio:.2f} of at most {settings.latency_ratio:g} "
+        f"({len(found.candidate.seconds)} requests each, in turns)"
+    )
+    return GateRecord(gate="latency", passed=not _is_slow(found, settings), found=text)

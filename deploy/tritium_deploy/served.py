@@ -1,0 +1,113 @@
+"""What a server serves by now: rollouts change it while the server runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tritium_builders.configs import alias_ensemble
+from tritium_client import contract
+from tritium_deploy.live import AppRelease, on_machine, read_app_release, read_config
+from tritium_deploy.machine import Machine
+
+
+class ServedApps:
+    """The live release of every app, and releases that are loaded beside them.
+
+    Safe to use from several threads: each look finds one state or the next.
+
+    Args:
+        repository: Where releases lie.
+        live: What is served, as this machine runs it.
+        machines: App -> how this machine runs its releases.
+    """
+
+    def __init__(
+        self, repository: Path, live: Sequence[AppRelease], machines: Mapping[str, Machine]
+    ) -> None:
+        self.repository = repository
+        self.machines = machines
+        self._lock = threading.Lock()
+        self._live = {app.name: app for app in live}
+        self._beside: dict[str, tuple[AppRelease, ...]] = {}
+
+    @property
+    def live(self) -> tuple[AppRelease, ...]:
+        """What callers get."""
+        with self._lock:
+            return tuple(self._live.values())
+
+    @property
+    def loaded(self) -> tuple[AppRelease, ...]:
+        """Everything whose processes run: what callers get, and candidates beside it."""
+        with self._lock:
+            return (*self._live.values(), *(app for one in self._beside.values() for app in one))
+
+    def release(self, app: str) -> int:
+        """The number of an app's live release."""
+        with self._lock:
+            return self._live[app].release.number
+
+    def read(self, app: str, number: int) -> AppRelease:
+        """Read any release of an app, as this machine runs it.
+
+        Raises:
+            RepositoryError: naming what is missing or wrong.
+            TuningError: the machine's tuning file does not fit it.
+        """
+        with self._lock:
+            known = [self._live[app], *self._beside.get(app, ())]
+        for one in known:
+            if one.release.number == number:
+                return one
+        found = read_app_release(self.repository, app, number)
+        return on_machine(found, self.machines[app], self.repository)
+
+    def switch(self, app: AppRelease, beside: Sequence[AppRelease]) -> None:
+        """Note what became live, and what is loaded beside it."""
+        with self._lock:
+            self._live[app.name] = app
+            self._beside[app.name] = tuple(beside)
+
+
+def entry_point_configs(
+    repository: Path,
+    app: AppRelease,
+    rollout: contract.Rollout | None,
+    parameters: Mapping[str, str],
+    *,
+    response_cache: bool,
+) -> dict[str, Any]:
+    """What callers name, for one server: entry point -> the `ModelConfig` to load it with.
+
+    Args:
+        repository: Where the release's graphs lie.
+        app: The release that they shall stand for.
+        rollout: A candidate beside it.
+        parameters: What the server says of itself.
+        response_cache: Whether answers are kept.
+    """
+    configs = {}
+    for given in app.release.entry_points:
+        number = app.release.number
+        graph = contract.release_entry_point(app.name, "classify", tuple(given), number)
+        config = alias_ensemble(read_config(repository, graph), number, rollout)
+        for name, value in parameters.items():
+            config.parameters[name].string_value = value
+        config.response_cache.enable = response_cache
+        configs[config.name] = config
+    return configs
+
+
+def server_parameters(
+    machine: Machine, apps: Sequence[str], accelerator: Mapping[str, str]
+) -> dict[str, str]:
+    """What a server says of itself in the entry points that it loads."""
+    return {
+        **accelerator,
+        contract.PARAM_SERVER_APPS: json.dumps(list(apps)),
+        contract.PARAM_SERVER_MACHINE: machine.model_dump_json(exclude_defaults=True),
+    }

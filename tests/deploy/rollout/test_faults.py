@@ -1,0 +1,186 @@
+"""Candidates with one fault each: refused before they get a request, and the fault is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.deploy.calls import wait_until
+from tests.deploy.rollout.conftest import QUICK, Log, answered_by
+from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate
+
+from tritium_builders.release import RELEASE_FILE, load_release, release_folder
+from tritium_deploy import Server
+from tritium_deploy.errors import CandidateError, GateError, RolloutError
+from tritium_deploy.rollout import Rollout, RolloutSettings
+from tritium_deploy.rollout.settings import GateSettings
+from tritium_deploy.stubs import list_stubs
+
+pytestmark = pytest.mark.e2e
+
+
+def head(repository: Path, number: int = 2) -> Path:
+    """The folder of a release's own component."""
+    release = load_release(release_folder(repository, "tiny", number))
+    return repository / release.components["fusion_head"].model
+
+
+def flip_a_byte(repository: Path) -> None:
+    path = head(repository) / "1" / "model.py"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+def lose_a_file(repository: Path) -> None:
+    (head(repository) / "1" / "model.py").unlink()
+
+
+def swap_labels(repository: Path) -> None:
+    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    path.write_text(path.read_text().replace('"cat"', '"x"').replace('"dog"', '"cat"')
+                    .replace('"x"', '"dog"'))  # fmt: skip
+
+
+def truncate_release(repository: Path) -> None:
+    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    path.write_text(path.read_text()[:100])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "fault"),
+    [
+        (flip_a_byte, r"model\.py differs from what was published"),
+        (lose_a_file, r"model\.py is missing"),
+        (swap_labels, r"other labels, or in another order"),
+        (truncate_release, r"release\.json"),
+    ],
+)
+def test_a_release_that_was_changed_is_refused(
+    rollout: Rollout,
+    server: Server,
+    repository: Path,
+    break_it: Callable[[Path], None],
+    fault: str,
+) -> None:
+    break_it(repository)
+    for verb in (rollout.stage, rollout.promote):
+        with pytest.raises(CandidateError, match=fault):
+            verb("tiny", 2)
+    assert_untouched(rollout, server)
+
+
+SLOW = TinyApp(number=3, bias=0.5, labelled=20, head_parameters={"slow_s": "0.02"})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "fault"),
+    [
+        (TinyApp(number=3, wrong_sample=1), "golden sample golden-1: probabilities differ"),
+        (TinyApp(number=3, bias=2.5, labelled=20), r"accuracy: top-1 accuracy \d+\.\d%, live 90"),
+        (SLOW, r"latency: p95 .* ratio"),
+        (
+            TinyApp(number=3, labels=(LABELS[1], LABELS[0], LABELS[2]), labelled=20),
+            "accuracy: top-1 accuracy",
+        ),
+        (TinyApp(number=3, labels=(*LABELS, "fish")), "3 probabilities in place of 4"),
+        (
+            TinyApp(number=3, parameters={"fusion_head": {"fault": "raise"}}),
+            "the engine file is truncated",
+        ),
+        (TinyApp(number=3, parameters={"fusion_head": {"fault": "exit"}}), "server 127.0.0.1"),
+        (
+            TinyApp(number=3, parameters={"text_encoder": {"crash_after": "9"}}, labelled=20),
+            "not healthy",
+        ),
+    ],
+    ids=["golden", "accuracy", "latency", "labels", "shape", "raises", "exits", "tenth-request"],
+)
+def test_a_release_that_is_not_good_enough_is_refused(
+    repository: Path, server: Server, candidate: TinyApp, fault: str
+) -> None:
+    publish_candidate(repository, candidate)
+    bounds = RolloutSettings(
+        gates=GateSettings(latency_ratio=2.0, latency_pairs=20), load_timeout_s=20
+    )
+    with Rollout(repository, [server.grpc_url], settings=bounds) as rollout:
+        with pytest.raises((CandidateError, GateError), match=fault):
+            rollout.promote("tiny", 3)
+        assert answered_by(server) == {"1"}
+        assert rollout.status("tiny").live == 1
+
+
+def assert_untouched(rollout: Rollout, server: Server) -> None:
+    assert answered_by(server) == {"1"}
+    state = rollout.status("tiny")
+    assert (state.live, state.servers[0].loaded, state.consistent) == (1, (1,), True)
+    assert wait_until(lambda: len(list_stubs(server.pid)) == 5, 5), "nothing of it runs"
+
+
+def test_what_does_not_load_is_taken_out_again(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    broken = TinyApp(number=3, bias=0.7, parameters={"fusion_head_text": {"fault": "raise"}})
+    publish_candidate(repository, broken)
+    with pytest.raises(CandidateError, match="the engine file is truncated"):
+        rollout.stage("tiny", 3)
+    assert_untouched(rollout, server)
+
+
+def test_an_app_without_labels_is_gated_on_agreement(
+    repository: Path, server: Server, log: Log
+) -> None:
+    publish_candidate(repository, TinyApp(number=3, bias=0.55))
+    publish_candidate(repository, TinyApp(number=4, bias=4.0))
+    with Rollout(repository, [server.grpc_url], settings=QUICK, on_step=log) as rollout:
+        with pytest.raises(GateError, match=r"no labels to know who is right: .*--accept"):
+            rollout.canary("tiny", 3, 5)
+        with pytest.raises(GateError, match="answers equal live's, at least 95% must"):
+            rollout.canary("tiny", 4, 5, accept=True)
+        rollout.canary("tiny", 3, 5, accept=True)
+        assert "100.0% of 4 answers equal live's" in log.text
+
+
+def test_plans_for_another_tensorrt_are_refused(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    record = {"version": "10.9.0.34", "compute_capability": "8.6", "options": {}, "plans": {}}
+    import json
+
+    release = json.loads(path.read_text()) | {"target": "tensorrt", "tensorrt": record}
+    path.write_text(json.dumps(release))
+    with pytest.raises(CandidateError, match=r"server .*: .*TensorRT 10\.9\.0\.34"):
+        rollout.stage("tiny", 2)
+    assert_untouched(rollout, server)
+
+
+def test_an_older_runtime_on_the_server_is_refused(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    import json
+
+    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    release = json.loads(path.read_text()) | {"tools": {"openvino": "9999.1.0"}}
+    path.write_text(json.dumps(release))
+    with pytest.raises(CandidateError, match=r"built with openvino 9999\.1\.0, and there is"):
+        rollout.stage("tiny", 2)
+    assert_untouched(rollout, server)
+
+
+def test_a_full_gate_file_is_read_and_a_wrong_one_named(tmp_path: Path) -> None:
+    from tritium_deploy.errors import SettingsError
+    from tritium_deploy.rollout import read_settings
+
+    path = tmp_path / "rollout.toml"
+    path.write_text("[gates]\naccuracy_margin = 2.5\n[watch]\nseconds = 5\n")
+    assert read_settings(path).gates.accuracy_margin == 2.5
+    path.write_text("[gates]\nlatency_ratio = 0.5\n")
+    with pytest.raises(SettingsError, match=r"gates\.latency_ratio: Input should be greater"):
+        read_settings(path)
+    path.write_text("[gates]\nlatency = 2\n")
+    with pytest.raises(SettingsError, match=r"gates\.latency: Extra inputs"):
+        read_settings(path)
+    with pytest.raises(RolloutError, match="cannot be read"):
+        read_settings(tmp_path / "none.toml")

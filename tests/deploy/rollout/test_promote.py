@@ -1,0 +1,214 @@
+"""Stage, promote and roll back on one real server; what an interrupted command leaves."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.deploy.calls import executions, get, wait_until
+from tests.deploy.rollout.conftest import CANDIDATE, QUICK, Log, answered_by
+from tests.deploy.tiny_repository import TinyApp, publish_candidate
+from tritonclient.grpc import InferenceServerClient
+
+from tritium_builders.history import read_history
+from tritium_builders.pending import read_pending
+from tritium_builders.release import live_release
+from tritium_deploy import Server
+from tritium_deploy.errors import RolloutError, SwitchError
+from tritium_deploy.rollout import Rollout
+from tritium_deploy.rollout.plan import StepEvent
+from tritium_deploy.stubs import list_stubs
+
+pytestmark = pytest.mark.e2e
+
+
+def encoder_pids(server: Server) -> dict[str, int]:
+    return {stub.model: stub.pid for stub in list_stubs(server.pid) if "_encoder_" in stub.model}
+
+
+def test_a_staged_release_is_loaded_and_gets_no_traffic(
+    rollout: Rollout, server: Server, repository: Path, log: Log
+) -> None:
+    before = encoder_pids(server)
+    rollout.stage("tiny", 2)
+    state = rollout.status("tiny")
+    assert state.servers[0].loaded == (1, 2)
+    assert (state.live, state.consistent) == (1, True)
+    assert [one.stage for one in state.releases] == ["live", "candidate"]
+    assert answered_by(server) == {"1"}
+    assert encoder_pids(server) == before, "both releases use them, and they went on as they were"
+    assert len(before) == 2
+    assert "loaded tiny_text_encoder" not in log.text
+    rollout.stage("tiny", 2)
+    actions = [entry.action for entry in read_history(repository, "tiny")]
+    assert actions == ["stage"], "the second time there was nothing to do"
+
+
+def test_a_promoted_release_answers_and_the_former_one_comes_back(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    rollout.promote("tiny", 2)
+    assert answered_by(server) == {"2"}
+    assert live_release(repository, "tiny") == 2
+    assert read_pending(repository, "tiny") is None
+    assert wait_until(lambda: server.apps[0].release == 2, 5), "the server itself knows"
+    assert get(server.ready_url)[0] == 200
+    rollout.promote("tiny", 2)
+    pids = {stub.pid for stub in list_stubs(server.pid)}
+    rollout.rollback("tiny")
+    assert answered_by(server) == {"1"}
+    assert {stub.pid for stub in list_stubs(server.pid)} == pids, "nothing was loaded for it"
+    rollout.rollback("tiny")
+    assert answered_by(server) == {"1"}, "given twice, it does not swing back"
+    entries = read_history(repository, "tiny")
+    assert [(one.action, one.release, one.former) for one in entries] == [
+        ("promote", 2, 1),
+        ("rollback", 1, 2),
+    ]
+    assert {gate.gate for gate in entries[0].gates} == {"errors", "accuracy", "latency"}
+    assert entries[0].who.count("@") == 1
+
+
+def test_golden_samples_and_healing_follow_the_release_that_is_live(
+    rollout: Rollout, server: Server
+) -> None:
+    rollout.promote("tiny", 2)
+    assert wait_until(lambda: server.apps[0].release == 2, 5)
+    (head,) = (one for one in list_stubs(server.pid) if one.model in _heads(rollout, 2))
+    os.kill(head.pid, signal.SIGKILL)
+    assert wait_until(lambda: server.apps[0].heals == 1, 15)
+    assert answered_by(server) == {"2"}
+
+
+def _heads(rollout: Rollout, number: int) -> set[str]:
+    from tritium_builders.release import load_release, release_folder
+
+    release = load_release(release_folder(rollout.repository, "tiny", number))
+    return {release.components["fusion_head"].model}
+
+
+def test_a_plan_changes_nothing(rollout: Rollout, server: Server, repository: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
+    plan = rollout.promote("tiny", 2, dry_run=True)
+    words = " ".join(step.text for step in plan.steps)
+    assert "load tiny_fusion_head" in words
+    assert "_encoder_" not in words, "they are loaded already"
+    assert any("MB more" in note for note in plan.notes)
+    assert rollout.status("tiny").servers[0].loaded == (1,)
+    after = {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
+    assert before == after
+    assert answered_by(server) == {"1"}
+
+
+def test_there_is_nothing_to_go_back_to_before_a_promote(rollout: Rollout) -> None:
+    with pytest.raises(RolloutError, match="nothing to go back to"):
+        rollout.rollback("tiny")
+
+
+@pytest.mark.parametrize(
+    ("app", "number", "problem"),
+    [
+        ("other", 2, "no app other"),
+        ("tiny", 9, "release 9 cannot be staged"),
+        ("../tiny", 2, "cannot be an app's name"),
+    ],
+)
+def test_what_is_not_there_is_named(rollout: Rollout, app: str, number: int, problem: str) -> None:
+    with pytest.raises(RolloutError, match=problem):
+        rollout.promote(app, number)
+
+
+STEPS = 9
+"""Of a promote: verify, load, replay, measure, note, point, write, end; and after the last one."""
+
+
+def promote_and_die(repository: Path, endpoint: str, after: int) -> None:
+    """Promote, and be killed when so many steps have begun (in a process of its own)."""
+    begun = 0
+
+    def count(event: StepEvent) -> None:
+        nonlocal begun
+        begun += event.kind == "begin"
+        if begun > after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Rollout(repository, [endpoint], settings=QUICK, on_step=count) as rollout:
+        rollout.promote("tiny", 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("after", range(STEPS))
+def test_a_kill_at_any_step_is_completed_or_undone(
+    rollout: Rollout, server: Server, repository: Path, after: int
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=promote_and_die, args=(repository, server.grpc_url, after))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    state = rollout.status("tiny")
+    live = str(state.live)
+    # Until the repository says so, it is not done; whatever the server says by then.
+    assert live == ("2" if after >= 7 else "1")
+    assert answered_by(server) <= {"1", "2"}
+    assert state.owner is None, "its lock ended with it"
+    rollout.rollback("tiny", to=1) if after >= 7 else rollout.stage("tiny", 2)
+    assert answered_by(server) == {"1"}
+    assert rollout.status("tiny").consistent
+    rollout.promote("tiny", 2)
+    assert answered_by(server) == {"2"}
+    assert rollout.status("tiny").consistent
+
+
+def test_an_unfinished_switch_is_shown_and_said(
+    rollout: Rollout, server: Server, repository: Path, log: Log
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=promote_and_die, args=(repository, server.grpc_url, 6))
+    process.start()
+    process.join(60)
+    state = rollout.status("tiny")
+    assert state.pending is not None
+    assert (state.pending.former, state.pending.release) == (1, 2)
+    assert not state.consistent
+    assert answered_by(server) == {"2"}, "that far it had come"
+    rollout.stage("tiny", 2)
+    assert "undid the promote of release 2" in log.text
+    assert answered_by(server) == {"1"}
+    assert read_history(repository, "tiny")[-1].action == "undo"
+
+
+def test_a_switch_that_one_entry_point_refuses_is_taken_back(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    rollout.stage("tiny", 2)
+    # Triton finds no version folder of the release there, and refuses to load it.
+    (repository / "tiny_classify" / "2").rename(repository / "tiny_classify" / "away")
+    with pytest.raises(RolloutError):
+        rollout.promote("tiny", 2)
+    (repository / "tiny_classify" / "away").rename(repository / "tiny_classify" / "2")
+    (repository / "tiny_classify_text" / "2").rename(repository / "tiny_classify_text" / "away")
+    with pytest.raises(SwitchError, match="stays at release 1"):
+        rollout.promote("tiny", 2)
+    assert answered_by(server) == {"1"}
+    state = rollout.status("tiny")
+    assert (state.live, state.consistent) == (1, True)
+    (repository / "tiny_classify_text" / "away").rename(repository / "tiny_classify_text" / "2")
+    rollout.promote("tiny", 2)
+    assert answered_by(server) == {"2"}
+
+
+def test_a_release_with_other_encoders_is_loaded_and_unloaded_whole(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    other = TinyApp(number=3, bias=0.5, labelled=20, parameters={"text_encoder": {"other": "1"}})
+    publish_candidate(repository, other)
+    rollout.promote("tiny", 3)
+    assert answered_by(server) == {"3"}
+    assert len(encoder_pids(server)) == 3
+    with InferenceServerClient(server.grpc_url) as client:
+        assert executions(client, "tiny_classify_r3") > 0
+    assert CANDIDATE.number == 2
