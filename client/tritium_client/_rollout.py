@@ -44,7 +44,7 @@ class Route:
     def learned(self, text: str) -> None:
         """Note what `PARAM_ROLLOUT` says; what cannot be read counts as no rollout."""
         try:
-            self.rollout = read_rollout(text)
+            self.rollout = contract.parse_rollout(text)
         except ValueError as error:
             self.rollout = None
             if text != self._refused:
@@ -65,24 +65,6 @@ class Route:
     def _end_reading(self) -> None:
         self._due = self._clock() + contract.ROLLOUT_REFRESH_S
         self.readings += 1
-
-
-def read_rollout(text: str) -> Rollout | None:
-    """Read `PARAM_ROLLOUT`; None where it is empty.
-
-    Raises:
-        ValueError: it is something else, or names what can be no release.
-    """
-    try:
-        rollout = contract.parse_rollout(text)
-    except (OverflowError, RecursionError) as error:
-        raise ValueError(f"it cannot be read: {error}") from error
-    if rollout is None:
-        return None
-    if type(rollout.candidate) is not int or not isinstance(rollout.salt, str):
-        raise ValueError(f"{text!r}: a candidate is a whole number, a salt is a text")
-    rollout.salt.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
-    return rollout
 
 
 def names_a_release(model: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -229,11 +228,15 @@ class Rollout:
     """Says which keys those are; the same for as long as a candidate's share grows or shrinks."""
 
     def __post_init__(self) -> None:
-        if self.candidate < 1:
-            raise ValueError(f"a release is a positive number: {self.candidate}")
+        if type(self.candidate) is not int or self.candidate < 1:
+            raise ValueError(f"a release is a positive number: {self.candidate!r}")
         for share in (self.canary_percent, self.shadow_percent):
-            if not (math.isfinite(share) and 0 <= share <= 100):
-                raise ValueError(f"a share is between 0 and 100 percent: {share}")
+            # Compared before it becomes a float, which an integer of 400 digits cannot.
+            if not (isinstance(share, int | float) and 0 <= share <= 100):
+                raise ValueError(f"a share is between 0 and 100 percent: {share!r}")
+        if not isinstance(self.salt, str):
+            raise ValueError(f"a salt is a text: {self.salt!r}")  # noqa: TRY004 - read from JSON
+        self.salt.encode()  # half a surrogate pair is a UnicodeEncodeError, which is a ValueError
 
     def takes(self, key: str) -> bool:
         """Whether the candidate answers the requests of a key.
@@ -274,7 +277,10 @@ def parse_rollout(text: str) -> Rollout | None:
     """
     if not text:
         return None
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError(f"{text!r} is no JSON object")  # noqa: TRY004 - of a text, not a type
     known = {name: values[name] for name in Rollout.__dataclass_fields__ if name in values}

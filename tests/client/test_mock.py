@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.client.candidates import wait_for
+from tritonclient.grpc import service_pb2
 
 from tritium_client import (
     AppLacksCapability,
@@ -22,6 +23,9 @@ from tritium_client import (
     MockTransport,
     ServerError,
 )
+from tritium_client._call import Call
+from tritium_client._wire import infer_request
+from tritium_client.contract import PARAM_ROLLOUT
 
 PETS = MockApp(
     labels=("cat", "dog"),
@@ -98,6 +102,21 @@ def test_a_mock_may_have_a_candidate() -> None:
         assert client.classify(text="miaow").release == 3
         wait_for(lambda: client.shadow_report().requests == 1)
         assert client.shadow_report().candidate == 4
+
+
+def test_a_release_s_own_ensemble_answers_as_a_server_s_does() -> None:
+    """Its version is 1, whatever the release's number; and only the alias tells of a rollout."""
+    new = MockApp(labels=("dog", "cat"), answer=lambda *_: [0.6, 0.4], release=4)
+    transport = MockTransport({"pets": replace(PETS, candidate=new, canary_percent=50)})
+    versions, rollouts = {}, {}
+    for name in ("pets_classify_text", "pets_classify_text_r3", "pets_classify_text_r4"):
+        request = infer_request(name, {"text": b"a"}, request_id="a")
+        versions[name[5:]] = transport.send("ModelInfer", request, Call("", 5)).model_version
+        asked = service_pb2.ModelConfigRequest(name=name)
+        config = transport.send("ModelConfig", asked, Call("", 5)).config
+        rollouts[name[5:]] = PARAM_ROLLOUT in config.parameters
+    assert versions == {"classify_text": "3", "classify_text_r3": "1", "classify_text_r4": "1"}
+    assert rollouts == {"classify_text": True, "classify_text_r3": False, "classify_text_r4": False}
 
 
 def test_a_candidate_that_can_never_be_right_is_refused() -> None:

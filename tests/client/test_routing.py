@@ -286,9 +286,9 @@ def test_a_reading_that_hangs_leaves_time_for_the_request(
     client: Client, transport: Transport
 ) -> None:
     transport.seen.hang("ModelConfig", ALIAS)
-    answer = client.classify(text="a", timeout_s=0.6)
+    answer = client.classify(text="a", timeout_s=2)
     assert answer.release == 1
-    assert 0.25 < answer.timing.total_s < 0.55
+    assert 0.9 < answer.timing.total_s < 1.9
     with pytest.raises(DeadlineExceeded):
         client.classify(text="a", timeout_s=1e-9)
 
@@ -333,7 +333,7 @@ def test_callers_who_waited_for_a_reading_that_failed_do_not_read_one_after_the_
         Client(app="pets", transport=transport) as client,
         ThreadPoolExecutor(8) as pool,
     ):
-        calls = [pool.submit(client.classify, text="a", timeout_s=1) for _ in range(8)]
+        calls = [pool.submit(client.classify, text="a", timeout_s=2) for _ in range(8)]
         assert {call.result().release for call in calls} == {1}
     assert transport.seen.count("ModelConfig", ALIAS) == 1
 

@@ -230,7 +230,8 @@ def test_a_candidate_that_went_live_is_not_compared_with_itself(
     transport.apps["pets"] = promoted  # and the client still knows the rollout
     assert client.classify(text="a").release == 2
     time.sleep(0.1)
-    assert client.shadow_report().requests == 1
+    assert client.shadow_report().live == 1
+    assert transport.seen.count("ModelInfer", CANDIDATE) == 1
 
 
 @pytest.mark.parametrize("what", ["candidate", "live"])
