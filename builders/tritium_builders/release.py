@@ -167,6 +167,9 @@ class Release(Record):
     labels: list[str]
     entry_points: list[list[Modality]]
     """The sets of modalities that callers may give."""
+    space: str | None = None
+    """Of an app that embeds: names the space of its vectors. Those of equal spaces can be compared,
+    so an index that was filled with one release can be asked with the other."""
     target: Target
     precision: Precision
     max_batch: int = 32

@@ -76,6 +76,8 @@ class TinyApp:
     labelled: int = 0
     """How many validation samples the release has; each is labelled with what it answers, but for
     every tenth one."""
+    space: str | None = None
+    """Of embeddings."""
     head_parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """More config parameters of every head."""
 
@@ -227,6 +229,7 @@ def tiny_release(
         number=tiny.number,
         task="classification",
         labels=list(tiny.labels),
+        space=tiny.space,
         entry_points=[list(modalities) for modalities in ENTRY_POINTS],
         target="openvino",
         precision="fp32",

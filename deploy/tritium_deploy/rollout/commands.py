@@ -49,6 +49,9 @@ Accept = Annotated[
     bool,
     typer.Option("--accept", help="Take an app without labels on its agreement with live."),
 ]
+NewSpace = Annotated[
+    bool, typer.Option("--new-space", help="Take embeddings in another space than live's.")
+]
 Repository = Annotated[Path, typer.Option(help="The repository that the servers serve from.")]
 Endpoint = Annotated[
     list[str] | None,
@@ -135,6 +138,7 @@ def canary_command(
     ],
     watch: Watch = None,
     accept: Accept = False,
+    new_space: NewSpace = False,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
@@ -151,7 +155,9 @@ def canary_command(
     with _session(
         repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
     ) as session:
-        plan = session.rollout.canary(app, release, percent, accept=accept, dry_run=dry_run)
+        plan = session.rollout.canary(
+            app, release, percent, accept=accept, new_space=new_space, dry_run=dry_run
+        )
         session.show(plan, dry_run)
         session.watch(app, None if dry_run or percent == 0 else watch)
 
@@ -185,6 +191,7 @@ def promote_command(
     release: Number,
     watch: Watch = None,
     accept: Accept = False,
+    new_space: NewSpace = False,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
@@ -198,7 +205,9 @@ def promote_command(
     with _session(
         repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
     ) as session:
-        plan = session.rollout.promote(app, release, accept=accept, dry_run=dry_run)
+        plan = session.rollout.promote(
+            app, release, accept=accept, new_space=new_space, dry_run=dry_run
+        )
         session.show(plan, dry_run)
         session.watch(app, None if dry_run else watch)
 

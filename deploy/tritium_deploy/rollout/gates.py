@@ -99,22 +99,38 @@ def compare(
     return found
 
 
+@dataclass(frozen=True)
+class Consent:
+    """What somebody takes upon themselves."""
+
+    accept: bool = False
+    """An app without labels, on its agreement with live alone."""
+    new_space: bool = False
+    """Embeddings in another space than live's: what callers stored does not compare with them."""
+
+
 def judge(
-    found: Comparison, candidate: AppRelease, settings: GateSettings, *, accept: bool
+    found: Comparison,
+    live: AppRelease,
+    candidate: AppRelease,
+    settings: GateSettings,
+    consent: Consent,
 ) -> list[GateRecord]:
     """Hold what was measured against the bounds.
 
     Args:
         found: From `compare`.
+        live: What callers get.
         candidate: What was measured.
         settings: The bounds.
-        accept: Whether somebody takes an app without labels on its agreement with live alone.
+        consent: What need not be held against it.
     """
     return [
+        *_space(live, candidate, consent),
         _errors(found),
         _accuracy(found, settings)
         if any(sample.label is not None for sample in found.samples)
-        else _agreement(found, candidate, settings, accept=accept),
+        else _agreement(found, candidate, settings, accept=consent.accept),
         _latency(found, settings),
     ]
 
@@ -188,6 +204,22 @@ def _samples(repository: Path, candidate: AppRelease) -> tuple[Sample, ...]:
         return read_samples(folder, VALIDATION) or candidate.golden
     except BundleError:
         return candidate.golden
+
+
+def _space(live: AppRelease, candidate: AppRelease, consent: Consent) -> list[GateRecord]:
+    """Nothing for an app that embeds nothing."""
+    ours, theirs = live.release.space, candidate.release.space
+    if ours is None and theirs is None:
+        return []
+    if ours == theirs:
+        return [GateRecord(gate="space", passed=True, found=f"live's space, {theirs}")]
+    text = f"its space is {theirs or 'none'} and live's is {ours or 'none'}"
+    if not consent.new_space:
+        text += (
+            ": vectors that callers have stored do not compare with its own; have them embed all "
+            "of it anew, and give --new-space"
+        )
+    return [GateRecord(gate="space", passed=consent.new_space, found=text)]
 
 
 def _errors(found: Comparison) -> GateRecord:

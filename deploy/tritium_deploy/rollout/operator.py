@@ -22,6 +22,7 @@ from tritium_builders.release import list_releases
 from tritium_client import contract
 from tritium_deploy.errors import RolloutError
 from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT, Fleet
+from tritium_deploy.rollout.gates import Consent
 from tritium_deploy.rollout.observe import Verdict, watch_canary, watch_live
 from tritium_deploy.rollout.plan import OnStep, Plan, Step, ignore
 from tritium_deploy.rollout.retire import retired
@@ -112,6 +113,7 @@ class Rollout:
         percent: float,
         *,
         accept: bool = False,
+        new_space: bool = False,
         dry_run: bool = False,
     ) -> Plan:
         """Send a share of callers to a candidate, after its gates. 0 ends that.
@@ -121,6 +123,7 @@ class Rollout:
             number: The candidate.
             percent: Share of route keys, 0 to 100.
             accept: Take an app without labels on its agreement with live.
+            new_space: Take embeddings in another space than live's.
             dry_run: Make the plan only.
 
         Raises:
@@ -128,7 +131,8 @@ class Rollout:
             GateError: it is not good enough.
             RolloutError: as `stage`; or another release is a canary already.
         """
-        return self._share(app, number, "canary", percent, accept=accept, dry_run=dry_run)
+        consent = Consent(accept, new_space)
+        return self._share(app, number, "canary", percent, consent=consent, dry_run=dry_run)
 
     def shadow(self, app: str, number: int, percent: float, *, dry_run: bool = False) -> Plan:
         """Have a share of callers' requests sent to a candidate as well; callers get live's answer.
@@ -148,7 +152,13 @@ class Rollout:
         return self._share(app, number, "shadow", percent, dry_run=dry_run)
 
     def promote(
-        self, app: str, number: int, *, accept: bool = False, dry_run: bool = False
+        self,
+        app: str,
+        number: int,
+        *,
+        accept: bool = False,
+        new_space: bool = False,
+        dry_run: bool = False,
     ) -> Plan:
         """Make a release live everywhere, after its gates; staged first where it is not.
 
@@ -156,6 +166,7 @@ class Rollout:
             app: Whose.
             number: The release.
             accept: Take an app without labels on its agreement with live.
+            new_space: Take embeddings in another space than live's.
             dry_run: Make the plan only.
 
         Raises:
@@ -171,7 +182,7 @@ class Rollout:
             candidate = read_candidate(self.repository, app, number)
             steps = [
                 *staged(work, candidate),
-                gated(work, candidate, accept=accept),
+                gated(work, candidate, Consent(accept, new_space)),
                 *switched(work, candidate, "promote"),
             ]
             return work.carry_out(Plan(title, tuple(steps), memory_notes(work.placements)))
@@ -299,7 +310,7 @@ class Rollout:
         action: Action,
         percent: float,
         *,
-        accept: bool = False,
+        consent: Consent | None = None,
         dry_run: bool = False,
         reason: str = "",
     ) -> Plan:
@@ -321,7 +332,7 @@ class Rollout:
                 candidate = read_candidate(self.repository, app, number)
                 steps += staged(work, candidate)
                 if action == "canary":
-                    steps.append(gated(work, candidate, accept=accept))
+                    steps.append(gated(work, candidate, consent or Consent()))
             steps += shared(work, before, after, (action, number, percent), reason)
             return work.carry_out(Plan(title, tuple(steps), memory_notes(work.placements)))
 

@@ -10,7 +10,7 @@ from tritium_builders.history import Action, Traffic
 from tritium_client import contract
 from tritium_deploy.errors import GateError, SwitchError
 from tritium_deploy.live import AppRelease
-from tritium_deploy.rollout.gates import compare, judge
+from tritium_deploy.rollout.gates import Consent, compare, judge
 from tritium_deploy.rollout.observe import live_traffic
 from tritium_deploy.rollout.plan import Step, StepEvent
 from tritium_deploy.rollout.stage import place, stage_steps
@@ -27,7 +27,7 @@ def staged(work: Work, candidate: AppRelease) -> list[Step]:
     )
 
 
-def gated(work: Work, candidate: AppRelease, *, accept: bool) -> Step:
+def gated(work: Work, candidate: AppRelease, consent: Consent) -> Step:
     """Measure a staged release beside the live one, and refuse it where it is not good enough."""
     site, gates = work.site, work.site.settings.gates
     server = next(iter(work.states))
@@ -38,7 +38,7 @@ def gated(work: Work, candidate: AppRelease, *, accept: bool) -> Step:
             site.on_step(StepEvent("progress", "pairs of requests", done=done, total=total))
 
         found = compare(server.endpoint, work.live, candidate, site.repository, gates, progress)
-        work.gates = judge(found, candidate, gates, accept=accept)
+        work.gates = judge(found, work.live, candidate, gates, consent)
         failed = tuple(f"{one.gate}: {one.found}" for one in work.gates if not one.passed)
         if failed:
             raise GateError(candidate.name, number, failed)

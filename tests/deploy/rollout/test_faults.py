@@ -142,6 +142,19 @@ def test_an_app_without_labels_is_gated_on_agreement(
         assert "100.0% of 4 answers equal live's" in log.text
 
 
+def test_another_space_wants_somebody_to_say_so(
+    rollout: Rollout, server: Server, repository: Path, log: Log
+) -> None:
+    publish_candidate(repository, TinyApp(number=3, bias=0.6, labelled=20, space="b"))
+    with pytest.raises(GateError, match=r"its space is b and live's is none: .*--new-space"):
+        rollout.promote("tiny", 3)
+    rollout.promote("tiny", 3, new_space=True)
+    assert answered_by(server) == {"3"}
+    publish_candidate(repository, TinyApp(number=4, bias=0.6, labelled=20, space="b"))
+    rollout.promote("tiny", 4)
+    assert answered_by(server) == {"4"}
+
+
 def test_plans_for_another_tensorrt_are_refused(
     rollout: Rollout, server: Server, repository: Path
 ) -> None:
