@@ -58,6 +58,13 @@ SCORES = "scores"
 EMBEDDING = "embedding"
 """FP32 [D]."""
 
+ROUTE_KEY = "route_key"
+"""BYTES [1], UTF-8, of a router: whatever shall always meet the same release."""
+RELEASE = "release"
+"""INT64 [1], of a router: the release that answered."""
+LABEL = "label"
+"""BYTES [1], UTF-8, of a router: the most probable label."""
+
 OUTPUTS: dict[Verb, tuple[str, ...]] = {
     "classify": (PROBABILITIES,),
     "tag": (PROBABILITIES, OFFSETS),
@@ -121,6 +128,11 @@ def release_entry_point(
 ) -> str:
     """Name the immutable ensemble of one release, for instance `openmoji_classify_r3`."""
     return f"{entry_point(app, verb, modalities)}_r{release}"
+
+
+def router(app: str) -> str:
+    """Name the entry point that splits requests for callers without the SDK."""
+    return f"{app}_route"
 
 
 def component(app: str, role: Role, content_hash: str) -> str:

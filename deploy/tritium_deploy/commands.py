@@ -78,6 +78,10 @@ def serve_command(
         int,
         typer.Option(min=0, help="MiB in which answers are kept for equal requests; 0 for none."),
     ] = 0,
+    router: Annotated[
+        bool,
+        typer.Option("--router", help="Load APP_route: a canary's split without the SDK."),
+    ] = False,
     admin_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -122,6 +126,7 @@ def serve_command(
                 log=log,
                 tunings=[read_tuning(path) for path in tuning or []],
                 response_cache_mib=response_cache,
+                router=router,
                 admin_key=None if admin_key_file is None else read_or_make_key(admin_key_file),
                 on_event=_both(signals.note, reporter),
             )

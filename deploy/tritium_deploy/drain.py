@@ -15,7 +15,11 @@ SETTLE_S = 0.25
 
 
 def drain(
-    control: ModelControl, apps: tuple[AppRelease, ...], timeout_s: float, abort: threading.Event
+    control: ModelControl,
+    apps: tuple[AppRelease, ...],
+    timeout_s: float,
+    abort: threading.Event,
+    routers: frozenset[str] = frozenset(),
 ) -> bool:
     """Unload what callers name, and wait until every request in flight is answered.
 
@@ -27,6 +31,7 @@ def drain(
         apps: What it serves.
         timeout_s: Seconds for all of it.
         abort: Ends the wait at once when set.
+        routers: Models that ask the apps' own ensembles; they end first.
 
     Returns:
         Whether nothing was left in flight.
@@ -38,7 +43,7 @@ def drain(
         ensembles = {
             model for model in loaded - aliases if control.config(model).platform == "ensemble"
         }
-        for group in (aliases & loaded, ensembles):
+        for group in (routers & loaded, aliases & loaded, ensembles):
             for model in group:
                 control.unload(model)
             while group & _loaded(control):

@@ -22,6 +22,7 @@ from tritium_deploy.live import AppRelease
 from tritium_deploy.loading import load_beside, point
 from tritium_deploy.readiness import StatusBoard
 from tritium_deploy.rollout.lock import is_locked
+from tritium_deploy.router import Router
 from tritium_deploy.served import ServedApps, entry_point_configs
 
 LOOK_S = 1.0
@@ -40,6 +41,7 @@ class Follower:
         served: What it serves; kept up to date.
         board: Where the apps' states are kept.
         parameters: App -> what the server says of itself in entry points.
+        router: Kept up to date, too; None for none.
         response_cache: Whether entry points keep answers.
         load_timeout_s: For each model.
         on_event: Told what happens, from the follower's thread.
@@ -51,6 +53,7 @@ class Follower:
         served: ServedApps,
         board: StatusBoard,
         parameters: Mapping[str, Mapping[str, str]],
+        router: Router | None = None,
         *,
         response_cache: bool,
         load_timeout_s: float,
@@ -60,6 +63,7 @@ class Follower:
         self._served = served
         self._board = board
         self._parameters = parameters
+        self._router = router
         self._response_cache = response_cache
         self._load_timeout_s = load_timeout_s
         self._on_event = on_event
@@ -109,21 +113,21 @@ class Follower:
                 continue  # the server is busy, or on its way out; the next look knows more
 
     def _look_at(self, app: str) -> None:
-        number = self._loaded_release(app)
+        number, rollout = self._pointed(app)
         graphs = re.compile(rf"{re.escape(app)}_classify_r(\d+)")
         matches = map(graphs.fullmatch, self._control.ready_models())
         beside = {int(match[1]) for match in matches if match is not None} - {number}
         before = self._served.release(app)
         live = self._served.read(app, number)
-        self._served.switch(live, [self._served.read(app, one) for one in sorted(beside)])
+        candidates = {one: self._served.read(app, one) for one in sorted(beside)}
+        self._served.switch(live, list(candidates.values()))
+        if self._router is not None:
+            candidate = None if rollout is None else candidates.get(rollout.candidate)
+            self._router.update(live, candidate, rollout)
         if number != before:
             self._board.set_release(app, number)
             text = f"{app}: release {number} is live in place of {before}"
             self._tell("switched", text, app=app, release=number, former=before)
-
-    def _loaded_release(self, app: str) -> int:
-        config = self._control.config(contract.entry_point(app, "classify", contract.MODALITIES))
-        return int(config.parameters[contract.PARAM_RELEASE].string_value)
 
     def _follow(self, app: str) -> None:
         """Go after the repository, once it differs for longer than a rollout's next step takes."""

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "counts"
 
     @property
+    def router(self) -> Path:
+        """A model repository for what this server alone serves."""
+        return self.path / "router"
+
+    @property
     def log(self) -> Path:
         """Where tritonserver's log goes unless another file is asked for."""
         return self.path / "triton.log"
@@ -71,6 +76,6 @@ def _remove_if_abandoned(lock: Path) -> None:
 
 def _strip(folder: Path) -> None:
     """Leave nothing but the log: somebody may want to know."""
-    for name in ("backends", "counts"):
+    for name in ("backends", "counts", "router"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "lock").unlink(missing_ok=True)

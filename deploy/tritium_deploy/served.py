@@ -33,6 +33,8 @@ class ServedApps:
         self._lock = threading.Lock()
         self._live = {app.name: app for app in live}
         self._beside: dict[str, tuple[AppRelease, ...]] = {}
+        self.helpers: frozenset[str] = frozenset()
+        """Models that belong to no release, and whose processes are healed as well."""
 
     @property
     def live(self) -> tuple[AppRelease, ...]:

@@ -24,6 +24,7 @@ from tritium_deploy.live import load_live_apps, machines, on_machine
 from tritium_deploy.ports import Ports
 from tritium_deploy.progress import Clock, Counter, raise_first_error
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
+from tritium_deploy.router import Router
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
@@ -57,6 +58,7 @@ def serve(
     log: str | Path | None = None,
     tunings: Sequence[Tuning] = (),
     response_cache_mib: int = 0,
+    router: bool = False,
     admin_key: str | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
@@ -76,6 +78,7 @@ def serve(
             each app. The repository's files stay as they are.
         response_cache_mib: Mebibytes in which entry points keep answers, to give them again to
             requests that are equal byte for byte; 0 for none. Another release has other answers.
+        router: Load `<app>_route`, too, which makes a canary's split for callers without the SDK.
         admin_key: What model control, logging and trace settings ask for from now on; None for
             nothing. `tritium rollout` needs it, too.
         options: Timeouts and limits.
@@ -112,6 +115,7 @@ def serve(
         apps=tuple(app.name for app in live),
         log=None if log is None else Path(log).absolute(),
         response_cache_mib=response_cache_mib,
+        router=router,
         admin_key=admin_key,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
@@ -156,11 +160,13 @@ class Server:
             app: server_parameters(machine, triton_options.apps, accelerator.parameters())
             for app, machine in served.machines.items()
         }
+        self._router = Router(triton.router) if triton_options.router else None
         self._follower = Follower(
             self._control,
             served,
             self._board,
             self._parameters,
+            self._router,
             response_cache=self._cached,
             load_timeout_s=options.load_timeout_s,
             on_event=clock.on_event,
@@ -274,7 +280,13 @@ class Server:
             drained = True
             if not self._triton.exited.is_set():
                 self._clock.tell("draining", "finishing the requests in flight")
-                drained = drain(self._control, self._served.loaded, drain_timeout_s, self._abort)
+                drained = drain(
+                    self._control,
+                    self._served.loaded,
+                    drain_timeout_s,
+                    self._abort,
+                    self._served.helpers,
+                )
             # Drained or given up, nothing is left to wait for; of itself Triton looks once a second
             # whether its models are gone, and takes three to four.
             keep_log = not drained or self._failure is not None
@@ -314,6 +326,8 @@ class Server:
             lambda: not self._triton.exited.is_set(),
             self._triton.step_metrics,
         )
+        if self._router is not None:
+            self._router.write(self._served.live)
         self._triton.start(self._control)
         self._clock.step("started", f"tritonserver started (process {self.pid})", pid=self.pid)
         self._load_models()
@@ -332,6 +346,7 @@ class Server:
             self._note_death,
         )
         self._follower.load_candidates()
+        self._load_routers()
         self._watcher.start()
         self._follower.start()
         self._clock.tell(
@@ -377,6 +392,14 @@ class Server:
             lambda name: self._load(name, entry_points[name]),
             "entry points loaded",
         )
+
+    def _load_routers(self) -> None:
+        if self._router is None:
+            return
+        self._follower.look()  # it tells them who is live
+        for model in sorted(self._router.models):
+            self._load(model)
+        self._served.helpers = self._router.models
 
     def _load(self, model: str, config: Any = None) -> None:
         try:

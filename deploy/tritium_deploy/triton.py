@@ -59,6 +59,8 @@ class TritonOptions:
     """Let TensorRT load plans that an older release built, host code included."""
     apps: tuple[str, ...] = ()
     """Become the server's name, where clients find them."""
+    router: bool = False
+    """Serve the models of `Triton.router` beside those of the repository."""
     admin_key: str | None = None
     """What model control, logging and trace settings ask for; None for nothing."""
     log: Path | None = None
@@ -83,6 +85,7 @@ class Triton:
         self._stubs: dict[int, Stub] = {}
         self.exited = threading.Event()
         self.log = options.log or self._folder.log
+        self.router = self._folder.router
 
     @property
     def pid(self) -> int:
@@ -217,6 +220,7 @@ class Triton:
         return [
             str(self._installation.binary),
             f"--model-repository={options.repository}",
+            *([f"--model-repository={self.router}"] if options.router else []),
             f"--backend-directory={backends}",
             f"--cache-directory={self._installation.caches}",
             "--model-control-mode=explicit",

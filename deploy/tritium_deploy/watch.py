@@ -21,6 +21,7 @@ from tritium_deploy.events import Event, OnEvent
 from tritium_deploy.golden import GoldenReplay, ReleaseError
 from tritium_deploy.live import AppRelease
 from tritium_deploy.readiness import StatusBoard
+from tritium_deploy.router import INSTANCES
 from tritium_deploy.served import ServedApps
 from tritium_deploy.stubs import Stub
 from tritium_deploy.triton import Triton
@@ -161,6 +162,7 @@ class Watcher:
         the component short again.
         """
         components = {model for app in self._served.loaded for model in app.components}
+        components |= self._served.helpers
         sick = {model for model in components - self._given_up if self._is_missed(model)}
         if self._triton.exited.is_set() or self._stop.is_set():
             return
@@ -181,7 +183,7 @@ class Watcher:
             stub.model == model for pid, stub in self._known.items() if pid not in self._replaced
         )
         loaded = (app for app in self._served.loaded if model in app.components)
-        expected = next((app.instances[model] for app in loaded), 1)
+        expected = next((app.instances[model] for app in loaded), INSTANCES)
         return running < expected and self._control.is_ready(model)
 
     def _heal(self, models: list[str]) -> None:

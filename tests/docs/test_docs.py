@@ -20,6 +20,7 @@ from tests.docs.conftest import Site
 from tests.docs.pages import BIN, PAGES, ROOT, Block, Page, Reader, page
 from tritium_client import Client, TritiumClientError
 from tritium_client.cli import build_app
+from tritium_deploy.rollout import RolloutSettings, read_settings
 
 QUICKSTART = page("docs/quickstart.md")
 OWN_MODEL = page("docs/bring-your-own-model.md")
@@ -87,8 +88,17 @@ def noisy_jpeg(seed: int) -> bytes:
 
 def test_every_fenced_block_is_of_a_kind_that_is_tested() -> None:
     blocks = [block for one in PAGES if one is not OTHER_LANGUAGES for block in one.blocks]
-    kinds = {"python", "bash", "text"}  # text: what a program prints
+    kinds = {"python", "bash", "toml", "text"}  # text: what a program prints
     assert [name_of(block) for block in blocks if block.language not in kinds] == []
+
+
+def test_settings_that_the_text_shows_are_read(tmp_path: Path) -> None:
+    shown = [block for one in PAGES for block in one.blocks if block.language == "toml"]
+    assert shown
+    for block in shown:
+        path = tmp_path / "rollout.toml"
+        path.write_text(block.code)
+        assert read_settings(path) != RolloutSettings(), name_of(block)
 
 
 @pytest.mark.parametrize("block", SHELL_BLOCKS, ids=name_of)
@@ -138,7 +148,7 @@ def test_verbs_and_options_in_the_text_exist(one: Page) -> None:
     for code in one.inline_code:
         if re.match(r"tritium [a-z]", code):
             words = code.split()[1:]
-            if words == ["bench"]:  # all of the group
+            if words in (["bench"], ["rollout"]):  # all of the group
                 continue
             verb, rest = verb_of(words)
             given = {word for word in rest if word.startswith("--")}

@@ -289,6 +289,7 @@ def watch_command(
     settings: Settings = None,
     admin_key_file: KeyFile = None,
     wait: Wait = 0.0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Compare errors and latency with before, and take the canary or the promote back if need be.
@@ -296,7 +297,10 @@ def watch_command(
     Ctrl-C ends watching and leaves everything as it is.
     """
     with _session(repository, endpoint, settings, admin_key_file, True, wait, as_json) as session:
-        session.watch(app, seconds, asked=True)
+        if dry_run:
+            session.show(session.rollout.plan_watch(app, seconds), dry_run)
+        else:
+            session.watch(app, seconds, asked=True)
 
 
 class _Session:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tritium_builders.aliases import live_rollout
-from tritium_builders.history import Action
+from tritium_builders.history import Action, HistoryEntry
 from tritium_builders.release import list_releases
 from tritium_client import contract
 from tritium_deploy.errors import RolloutError
@@ -271,22 +271,51 @@ class Rollout:
         """
         site, bounds = self._site, self._site.settings.watch
         seconds = bounds.seconds if seconds is None else seconds
-        require_app(self.repository, app)
-        rollout = live_rollout(self.repository, app)
-        if rollout is not None and rollout.canary_percent > 0:
-            verdict = watch_canary(site.fleet, app, rollout, bounds, seconds, site.on_step)
+        canary, promoted = self._watched(app)
+        if canary is not None:
+            verdict = watch_canary(site.fleet, app, canary, bounds, seconds, site.on_step)
             if verdict.broken:
-                self._share(app, rollout.candidate, "canary", 0, reason=verdict.text)
+                self._share(app, canary.candidate, "canary", 0, reason=verdict.text)
             return verdict
-        entry = last_switch(self.repository, app)
-        if entry is None or entry.action != "promote" or entry.former is None:
-            raise RolloutError(f"{app} has neither a canary nor a promote to watch")
         verdict = watch_live(
-            site.fleet, app, entry.release, entry.before, bounds, seconds, site.on_step
+            site.fleet, app, promoted.release, promoted.before, bounds, seconds, site.on_step
         )
         if verdict.broken:
-            self.rollback(app, to=entry.former, reason=verdict.text)
+            self.rollback(app, to=promoted.former, reason=verdict.text)
         return verdict
+
+    def plan_watch(self, app: str, seconds: float | None = None) -> Plan:
+        """What `watch` would watch, and what it would do; changes nothing.
+
+        Raises:
+            RolloutError: there is nothing to compare with.
+        """
+        seconds = self._site.settings.watch.seconds if seconds is None else seconds
+        canary, promoted = self._watched(app)
+        if canary is not None:
+            what = f"release {canary.candidate} beside the live one"
+            then = f"set the canary share of release {canary.candidate} to 0"
+        else:
+            what = f"release {promoted.release} beside what release {promoted.former} gave"
+            then = f"roll back to release {promoted.former}"
+        return Plan(
+            f"watch {app}",
+            (
+                Step(f"watch {what} for {seconds:g} s", str),
+                Step(f"only if a bound breaks: {then}", str),
+            ),
+        )
+
+    def _watched(self, app: str) -> tuple[contract.Rollout | None, HistoryEntry]:
+        """The canary, or else the promote, that there is to watch."""
+        require_app(self.repository, app)
+        rollout = live_rollout(self.repository, app)
+        entry = last_switch(self.repository, app)
+        if rollout is not None and rollout.canary_percent > 0:
+            return rollout, entry or _NO_ENTRY
+        if entry is None or entry.action != "promote" or entry.former is None:
+            raise RolloutError(f"{app} has neither a canary nor a promote to watch")
+        return None, entry
 
     def close(self) -> None:
         """Close the connections."""
@@ -347,6 +376,10 @@ class Rollout:
             kept[rollout.candidate] = "a candidate that gets requests; set its shares to 0 first"
         kept[require_app(self.repository, app)] = "live"
         return kept
+
+
+_NO_ENTRY = HistoryEntry(when="", who="", action="promote", release=0)
+"""Stands for a promote where a canary is watched."""
 
 
 def _with_share(

@@ -104,6 +104,8 @@ def test_a_good_release_stays(repository: Path, server: Server) -> None:
         before = read_history(repository, "tiny")[-1].before
         assert before is not None
         assert before.requests > 20
+        plan = rollout.plan_watch("tiny", 2)
+        assert "roll back to release 1" in plan.steps[-1].text
         verdict = rollout.watch("tiny", 2)
         assert not verdict.broken, verdict.text
         assert verdict.found.requests > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tritium_builders.pending import read_pending
 from tritium_builders.release import live_release
 from tritium_deploy import Server
 from tritium_deploy.errors import RolloutError, SwitchError
-from tritium_deploy.rollout import Rollout
+from tritium_deploy.rollout import Rollout, retire
 from tritium_deploy.rollout.plan import StepEvent
 from tritium_deploy.stubs import list_stubs
 
@@ -121,12 +122,28 @@ def test_what_is_not_there_is_named(rollout: Rollout, app: str, number: int, pro
         rollout.promote(app, number)
 
 
-STEPS = 9
-"""Of a promote: verify, load, replay, measure, note, point, write, end; and after the last one."""
+def promote(rollout: Rollout) -> None:
+    rollout.promote("tiny", 2)
 
 
-def promote_and_die(repository: Path, endpoint: str, after: int) -> None:
-    """Promote, and be killed when so many steps have begun (in a process of its own)."""
+def canary(rollout: Rollout) -> None:
+    rollout.canary("tiny", 2, 50)
+
+
+def roll_back(rollout: Rollout) -> None:
+    rollout.rollback("tiny", to=1)
+
+
+def delete(rollout: Rollout) -> None:
+    retire.QUIET_S = 0.0
+    rollout.retire("tiny", 2, delete=True)
+
+
+Verb = Callable[[Rollout], None]
+
+
+def act_and_die(verb: Verb, repository: Path, endpoint: str, after: int) -> None:
+    """Do it, and be killed when so many steps have begun (in a process of its own)."""
     begun = 0
 
     def count(event: StepEvent) -> None:
@@ -136,38 +153,61 @@ def promote_and_die(repository: Path, endpoint: str, after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with Rollout(repository, [endpoint], settings=QUICK, on_step=count) as rollout:
-        rollout.promote("tiny", 2)
-        os.kill(os.getpid(), signal.SIGKILL)
+        verb(rollout)
 
 
-@pytest.mark.parametrize("after", range(STEPS))
-def test_a_kill_at_any_step_is_completed_or_undone(
-    rollout: Rollout, server: Server, repository: Path, after: int
-) -> None:
+def killed_after(verb: Verb, repository: Path, endpoint: str, after: int) -> bool:
+    """Whether it was killed: false when it had no more steps than that."""
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=promote_and_die, args=(repository, server.grpc_url, after))
+    process = context.Process(target=act_and_die, args=(verb, repository, endpoint, after))
     process.start()
     process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-    state = rollout.status("tiny")
-    live = str(state.live)
-    # Until the repository says so, it is not done; whatever the server says by then.
-    assert live == ("2" if after >= 7 else "1")
-    assert answered_by(server) <= {"1", "2"}
-    assert state.owner is None, "its lock ended with it"
-    rollout.rollback("tiny", to=1) if after >= 7 else rollout.stage("tiny", 2)
-    assert answered_by(server) == {"1"}
+    assert process.exitcode in (-signal.SIGKILL, 0)
+    return process.exitcode != 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "steps", "done_from"),
+    [(promote, 8, 7), (roll_back, 4, 3), (canary, 6, None), (delete, 3, None)],
+    ids=["promote", "rollback", "canary", "delete"],
+)
+def test_a_kill_at_any_step_is_completed_or_undone(
+    rollout: Rollout,
+    server: Server,
+    repository: Path,
+    verb: Verb,
+    steps: int,
+    done_from: int | None,
+) -> None:
+    """`done_from`: from this step on the repository says that the other release is live."""
+    if verb is roll_back:
+        rollout.promote("tiny", 2)
+    before = str(live_release(repository, "tiny"))
+    after = {"1": "2", "2": "1"}[before]
+    step = 0
+    while killed_after(verb, repository, server.grpc_url, step):
+        done = done_from is not None and step >= done_from
+        state = rollout.status("tiny")
+        assert str(state.live) == (after if done else before)
+        assert answered_by(server) <= {"1", "2"}
+        assert state.owner is None, "its lock ended with it"
+        if verb in (promote, roll_back):  # any command ends what it left
+            rollout.shadow("tiny", 3 - int(before if not done else after), 0)
+            assert answered_by(server) == {after if done else before}
+            assert rollout.status("tiny").consistent
+        if done:
+            rollout.rollback("tiny", to=int(before))
+        step += 1
+    assert step == steps, "it was killed at each of them"
     assert rollout.status("tiny").consistent
-    rollout.promote("tiny", 2)
-    assert answered_by(server) == {"2"}
-    assert rollout.status("tiny").consistent
+    assert answered_by(server) == {before if done_from is None else after}
 
 
 def test_an_unfinished_switch_is_shown_and_said(
     rollout: Rollout, server: Server, repository: Path, log: Log
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=promote_and_die, args=(repository, server.grpc_url, 6))
+    process = context.Process(target=act_and_die, args=(promote, repository, server.grpc_url, 6))
     process.start()
     process.join(60)
     state = rollout.status("tiny")
