@@ -271,17 +271,17 @@ class Rollout:
         """
         site, bounds = self._site, self._site.settings.watch
         seconds = bounds.seconds if seconds is None else seconds
-        canary, promoted = self._watched(app)
-        if canary is not None:
-            verdict = watch_canary(site.fleet, app, canary, bounds, seconds, site.on_step)
+        watched = self._watched(app)
+        if isinstance(watched, contract.Rollout):
+            verdict = watch_canary(site.fleet, app, watched, bounds, seconds, site.on_step)
             if verdict.broken:
-                self._share(app, canary.candidate, "canary", 0, reason=verdict.text)
+                self._share(app, watched.candidate, "canary", 0, reason=verdict.text)
             return verdict
         verdict = watch_live(
-            site.fleet, app, promoted.release, promoted.before, bounds, seconds, site.on_step
+            site.fleet, app, watched.release, watched.before, bounds, seconds, site.on_step
         )
         if verdict.broken:
-            self.rollback(app, to=promoted.former, reason=verdict.text)
+            self.rollback(app, to=watched.former, reason=verdict.text)
         return verdict
 
     def plan_watch(self, app: str, seconds: float | None = None) -> Plan:
@@ -291,13 +291,13 @@ class Rollout:
             RolloutError: there is nothing to compare with.
         """
         seconds = self._site.settings.watch.seconds if seconds is None else seconds
-        canary, promoted = self._watched(app)
-        if canary is not None:
-            what = f"release {canary.candidate} beside the live one"
-            then = f"set the canary share of release {canary.candidate} to 0"
+        watched = self._watched(app)
+        if isinstance(watched, contract.Rollout):
+            what = f"release {watched.candidate} beside the live one"
+            then = f"set the canary share of release {watched.candidate} to 0"
         else:
-            what = f"release {promoted.release} beside what release {promoted.former} gave"
-            then = f"roll back to release {promoted.former}"
+            what = f"release {watched.release} beside what release {watched.former} gave"
+            then = f"roll back to release {watched.former}"
         return Plan(
             f"watch {app}",
             (
@@ -306,16 +306,16 @@ class Rollout:
             ),
         )
 
-    def _watched(self, app: str) -> tuple[contract.Rollout | None, HistoryEntry]:
+    def _watched(self, app: str) -> contract.Rollout | HistoryEntry:
         """The canary, or else the promote, that there is to watch."""
         require_app(self.repository, app)
         rollout = live_rollout(self.repository, app)
-        entry = last_switch(self.repository, app)
         if rollout is not None and rollout.canary_percent > 0:
-            return rollout, entry or _NO_ENTRY
+            return rollout
+        entry = last_switch(self.repository, app)
         if entry is None or entry.action != "promote" or entry.former is None:
             raise RolloutError(f"{app} has neither a canary nor a promote to watch")
-        return None, entry
+        return entry
 
     def close(self) -> None:
         """Close the connections."""
@@ -376,10 +376,6 @@ class Rollout:
             kept[rollout.candidate] = "a candidate that gets requests; set its shares to 0 first"
         kept[require_app(self.repository, app)] = "live"
         return kept
-
-
-_NO_ENTRY = HistoryEntry(when="", who="", action="promote", release=0)
-"""Stands for a promote where a canary is watched."""
 
 
 def _with_share(
