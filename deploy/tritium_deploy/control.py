@@ -49,6 +49,16 @@ class ModelControl:
             return bool(self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
         return False
 
+    def version(self) -> str:
+        """Triton's version, for instance `2.51.0`.
+
+        Raises:
+            ControlError: the server does not answer.
+        """
+        with _translated("ask for the server's version"):
+            found = self._client.get_server_metadata(client_timeout=CALL_TIMEOUT_S)
+        return str(found.version)
+
     def load(self, model: str, timeout_s: float, config: Any = None) -> None:
         """Load a model and, for an ensemble, every model that it names.
 

@@ -119,7 +119,11 @@ class Follower:
         beside = {int(match[1]) for match in matches if match is not None} - {number}
         before = self._served.release(app)
         live = self._served.read(app, number)
-        candidates = {one: self._served.read(app, one) for one in sorted(beside)}
+        candidates = {
+            one: release
+            for one in sorted(beside)
+            if (release := self._read_if_there(app, one)) is not None
+        }
         self._served.switch(live, list(candidates.values()))
         if self._router is not None:
             candidate = None if rollout is None else candidates.get(rollout.candidate)
@@ -128,6 +132,13 @@ class Follower:
             self._board.set_release(app, number)
             text = f"{app}: release {number} is live in place of {before}"
             self._tell("switched", text, app=app, release=number, former=before)
+
+    def _read_if_there(self, app: str, number: int) -> AppRelease | None:
+        """None for a release that is loaded and whose files somebody has removed."""
+        try:
+            return self._served.read(app, number)
+        except TritiumError:
+            return None
 
     def _follow(self, app: str) -> None:
         """Go after the repository, once it differs for longer than a rollout's next step takes."""

@@ -6,6 +6,7 @@ into that server, from wherever, has the components run as the server itself wou
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tritium_builders.release import Release
 from tritium_deploy.tuning import Tuning, machine_tuning, tuned_configs
 
+PYTHON = "python"
 RUNTIMES = ("numpy", "onnxruntime", "openvino")
 """Packages that a release's servables compute with."""
 
@@ -33,7 +35,7 @@ class Machine(BaseModel):
     response_cache: bool = False
     """Whether entry points keep answers."""
     packages: dict[str, str] = {}
-    """Package -> version, of those that servables compute with."""
+    """Package -> version, of those that servables compute with; `python` is the interpreter's."""
 
     def configs(self, release: Release, read: Callable[[str], Any]) -> dict[str, Any]:
         """The configs that a release's components run with here.
@@ -66,7 +68,7 @@ class Machine(BaseModel):
 
 def installed_packages() -> dict[str, str]:
     """The versions of what servables compute with, in this Python."""
-    found = {}
+    found = {PYTHON: platform.python_version()}
     for name in RUNTIMES:
         try:
             found[name] = metadata.version(name)

@@ -40,6 +40,8 @@ class ServerState:
     """What it says of itself; goes into every entry point that is loaded there."""
     response_cache: bool
     """Whether the entry points keep answers."""
+    triton: str
+    """Its Triton's version."""
 
     @property
     def machine(self) -> Machine | None:
@@ -80,6 +82,7 @@ class FleetServer:
             if name not in ready:
                 raise UnreachableError(self.endpoint, f"does not serve app {app}")
             config = self.control.config(name)
+            triton = self.control.version()
         values = {key: value.string_value for key, value in config.parameters.items()}
         graph = f"{name}_r"
         numbers = (model.removeprefix(graph) for model in ready if model.startswith(graph))
@@ -94,6 +97,7 @@ class FleetServer:
                 if key.startswith(contract.SERVER_PARAMETERS)
             },
             response_cache=config.response_cache.enable,
+            triton=triton,
         )
 
     def here(self, app: AppRelease, state: ServerState, repository: Path) -> AppRelease:

@@ -23,10 +23,13 @@ from tritium_deploy.errors import (
 )
 from tritium_deploy.live import AppRelease, read_app_release
 from tritium_deploy.loading import UNLOAD_WAIT_S, load_beside, unload
+from tritium_deploy.machine import PYTHON, Machine
 from tritium_deploy.rollout.fleet import Fleet, FleetServer, ServerState
 from tritium_deploy.rollout.plan import OnStep, Step, StepEvent
 from tritium_deploy.rollout.settings import RolloutSettings
 
+OLDEST_TRITON = (2, 51)
+"""What is tested: 24.10. Nested ensembles and models that are pointed elsewhere need no less."""
 STUB_MB = 40
 """What a process takes before it has loaded anything; the plan's estimate of memory adds it."""
 
@@ -180,9 +183,17 @@ class _UnfitError(Exception):
 
 
 def _require_runs_on(release: Release, state: ServerState) -> None:
+    if _numbers(state.triton)[:2] < OLDEST_TRITON:
+        raise _UnfitError(
+            f"its Triton is {state.triton}, and releases are made for "
+            f"{'.'.join(map(str, OLDEST_TRITON))} and newer"
+        )
     require_plans_fit(release, state.accelerator)
     machine = state.machine
-    if machine is None or release.target == "tensorrt":
+    if machine is None:
+        return
+    _require_python(release, machine)
+    if release.target == "tensorrt":
         return
     for package in (release.target, "onnxruntime"):
         built = release.tools.get(package) or release.tools.get(f"{package} (heads)")
@@ -199,6 +210,18 @@ def _require_runs_on(release: Release, state: ServerState) -> None:
                 f"the release was built with {package} {built}, and there is {there}, which is "
                 "older; install the same version there, or build the release with it"
             )
+
+
+def _require_python(release: Release, machine: Machine) -> None:
+    built, there = release.tools.get(PYTHON), machine.packages.get(PYTHON)
+    if built is None or there is None or _numbers(there)[:2] == _numbers(built)[:2]:
+        return
+    # Another Python writes its own compiled files into the release at the first load, and Triton
+    # would take that for a change, and start components again amid requests.
+    raise _UnfitError(
+        f"the release was built with Python {built}, and its servables would run on {there} there; "
+        "build it with that Python"
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

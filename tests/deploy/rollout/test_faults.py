@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate
 from tritium_builders.release import RELEASE_FILE, load_release, release_folder
 from tritium_deploy import Server
 from tritium_deploy.errors import CandidateError, GateError, RolloutError
-from tritium_deploy.rollout import Rollout, RolloutSettings
+from tritium_deploy.rollout import Rollout, RolloutSettings, stage
 from tritium_deploy.rollout.settings import GateSettings
 from tritium_deploy.stubs import list_stubs
 
@@ -160,8 +161,6 @@ def test_plans_for_another_tensorrt_are_refused(
 ) -> None:
     path = release_folder(repository, "tiny", 2) / RELEASE_FILE
     record = {"version": "10.9.0.34", "compute_capability": "8.6", "options": {}, "plans": {}}
-    import json
-
     release = json.loads(path.read_text()) | {"target": "tensorrt", "tensorrt": record}
     path.write_text(json.dumps(release))
     with pytest.raises(CandidateError, match=r"server .*: .*TensorRT 10\.9\.0\.34"):
@@ -169,15 +168,29 @@ def test_plans_for_another_tensorrt_are_refused(
     assert_untouched(rollout, server)
 
 
-def test_an_older_runtime_on_the_server_is_refused(
-    rollout: Rollout, server: Server, repository: Path
+@pytest.mark.parametrize(
+    ("tools", "fault"),
+    [
+        ({"openvino": "9999.1.0"}, r"built with openvino 9999\.1\.0, and there is"),
+        ({"onnxruntime (heads)": "9999.1"}, r"built with onnxruntime 9999\.1, and there is"),
+        ({"python": "3.8.1"}, r"built with Python 3\.8\.1, and its servables would run on 3\."),
+    ],
+)
+def test_another_runtime_than_the_servers_is_refused(
+    rollout: Rollout, server: Server, repository: Path, tools: dict[str, str], fault: str
 ) -> None:
-    import json
-
     path = release_folder(repository, "tiny", 2) / RELEASE_FILE
-    release = json.loads(path.read_text()) | {"tools": {"openvino": "9999.1.0"}}
-    path.write_text(json.dumps(release))
-    with pytest.raises(CandidateError, match=r"built with openvino 9999\.1\.0, and there is"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tools": tools}))
+    with pytest.raises(CandidateError, match=fault):
+        rollout.stage("tiny", 2)
+    assert_untouched(rollout, server)
+
+
+def test_an_older_triton_is_refused(
+    rollout: Rollout, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "OLDEST_TRITON", (999, 0))
+    with pytest.raises(CandidateError, match=r"its Triton is 2\.\d+\.\d+, and releases are made"):
         rollout.stage("tiny", 2)
     assert_untouched(rollout, server)
 
