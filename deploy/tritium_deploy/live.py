@@ -155,13 +155,15 @@ def _load(
     number = live_release(repository, app)
     if number is None:
         raise RepositoryError(f"app {app} has no live release any more; run `tritium build`")
-    found = read_app_release(repository, app, number, installation)
-    require_plans_fit(found.release, accelerator)
-    return found
+    return read_app_release(repository, app, number, installation, accelerator)
 
 
 def read_app_release(
-    repository: Path, app: str, number: int, installation: Installation | None = None
+    repository: Path,
+    app: str,
+    number: int,
+    installation: Installation | None = None,
+    accelerator: Accelerator | None = None,
 ) -> AppRelease:
     """Read one release, and check that all of its files are there.
 
@@ -170,9 +172,11 @@ def read_app_release(
         app: Whose.
         number: Which.
         installation: The tritonserver that has to run it; None where that is on another machine.
+        accelerator: What that runs plans with; None likewise.
 
     Raises:
         RepositoryError: naming what is missing or wrong, and the fix.
+        PlanMismatchError: its plans are for another TensorRT or another GPU.
     """
     folder = release_folder(repository, app, number)
     try:
@@ -180,6 +184,8 @@ def read_app_release(
         golden = read_samples(folder, GOLDEN)
     except (PublishError, BundleError) as error:
         raise RepositoryError(f"app {app}, release {number}: {error}") from error
+    if accelerator is not None:  # before backends are looked for: it has the better words
+        require_plans_fit(release, accelerator)
     if not golden:
         raise RepositoryError(
             f"app {app}, release {number}: no golden samples; build the release again"
