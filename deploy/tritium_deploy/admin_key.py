@@ -7,7 +7,7 @@ import re
 import secrets
 from pathlib import Path
 
-from tritium_builders.errors import TritiumError
+from tritium_deploy.errors import AdminKeyError
 
 NAME = "admin-key"
 HEADER = f"triton-grpc-protocol-{NAME}"
@@ -15,10 +15,6 @@ HEADER = f"triton-grpc-protocol-{NAME}"
 docs/customization_guide/inference_protocols.md, "Limit Endpoint Access"."""
 RESTRICTED = ("model-repository", "logging", "trace")
 """Protocols of Triton that ask for it: they change what is served, or write files."""
-
-
-class AdminKeyError(TritiumError):
-    """The file of the admin key cannot be used."""
 
 
 def read_key(path: Path) -> str:

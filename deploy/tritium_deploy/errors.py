@@ -1,19 +1,21 @@
 """Every error that serving and rolling out can end with.
 
     TritiumError
-    └── ServeError                  the server could not start, or did not stay up
-        ├── UnsupportedError        this platform, Python or numpy cannot run Triton
-        ├── TritonNotFoundError     there is no tritonserver to run
-        ├── RepositoryError         the repository, or a release in it, cannot be served
-        │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
-        ├── TuningError             a tuning file cannot be used, or does not fit the release
-        ├── PortTakenError          another process listens on a port
-        ├── SharedMemoryError       /dev/shm has no room for the Python backend
-        ├── StartError              tritonserver ended, or did not answer, while starting
-        ├── ControlError            Triton refused, or did not answer, a model-control call
-        ├── LoadError               a model of a release does not load
-        ├── GoldenError             a golden sample is not answered as it was at build
-        └── ServerDiedError         tritonserver ended by itself while serving
+    ├── ServeError                  the server could not start, or did not stay up
+    │   ├── UnsupportedError        this platform, Python or numpy cannot run Triton
+    │   ├── TritonNotFoundError     there is no tritonserver to run
+    │   ├── RepositoryError         the repository, or a release in it, cannot be served
+    │   │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
+    │   ├── TuningError             a tuning file cannot be used, or does not fit the release
+    │   ├── PortTakenError          another process listens on a port
+    │   ├── SharedMemoryError       /dev/shm has no room for the Python backend
+    │   ├── StartError              tritonserver ended, or did not answer, while starting
+    │   ├── ControlError            Triton refused, or did not answer, a model-control call
+    │   ├── LoadError               a model of a release does not load
+    │   ├── GoldenError             a golden sample is not answered as it was at build
+    │   │   └── ReleaseError        another release answered than the one that was expected
+    │   └── ServerDiedError         tritonserver ended by itself while serving
+    ├── AdminKeyError               the file of the admin key cannot be used
     └── RolloutError                a rollout command changed nothing, or took back what it did
         ├── SettingsError           rollout.toml cannot be used
         ├── LockedError             another operator is at work on the app
@@ -116,12 +118,24 @@ class GoldenError(ServeError):
         self.problem = problem
 
 
+class ReleaseError(GoldenError):
+    """Another release answered than the one that was expected to be live."""
+
+    def __init__(self, entry_point: str, sample: str, answered: str, expected: str) -> None:
+        problem = f"release {answered} answered in place of {expected}"
+        super().__init__(entry_point, sample, problem)
+
+
 class ServerDiedError(ServeError):
     """tritonserver ended by itself while serving."""
 
     def __init__(self, how: str, log: Path) -> None:
         super().__init__(f"tritonserver {how}; start `tritium serve` again, and see {log}")
         self.log = log
+
+
+class AdminKeyError(TritiumError):
+    """The file of the admin key cannot be used."""
 
 
 class RolloutError(TritiumError):

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from tritium_builders.samples import Sample, modalities_key
 from tritium_client.contract import PROBABILITIES, Modality
 from tritium_deploy.control import one_line
-from tritium_deploy.errors import GoldenError
+from tritium_deploy.errors import GoldenError, ReleaseError
 from tritium_deploy.live import AppRelease
 
 IN_FLIGHT = 4
@@ -42,14 +42,6 @@ class Answer:
     """Of the model that answered."""
     seconds: float
     """From asking to the answer."""
-
-
-class ReleaseError(GoldenError):
-    """Another release answered than the one that was expected to be live."""
-
-    def __init__(self, entry_point: str, sample: str, answered: str, expected: str) -> None:
-        problem = f"release {answered} answered in place of {expected}"
-        super().__init__(entry_point, sample, problem)
 
 
 @dataclass(frozen=True)

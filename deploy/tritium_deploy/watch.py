@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from tritium_builders.errors import TritiumError
 from tritium_deploy.control import ModelControl
-from tritium_deploy.errors import ControlError, GoldenError
+from tritium_deploy.errors import ControlError, GoldenError, ReleaseError
 from tritium_deploy.events import Event, OnEvent
-from tritium_deploy.golden import GoldenReplay, ReleaseError
+from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.live import AppRelease
 from tritium_deploy.readiness import StatusBoard
 from tritium_deploy.router import INSTANCES
