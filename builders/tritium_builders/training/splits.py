@@ -25,6 +25,16 @@ class Split:
     held_out: Indices
     """Never seen in training; accuracy figures come from here."""
 
+    @classmethod
+    def given(cls, dataset: Dataset) -> Split:
+        """The sides that the data's owner gave."""
+        sides = np.array([item.side for item in dataset.items])
+        train, validation, held_out = (
+            np.flatnonzero(sides == side).astype(np.int64)
+            for side in ("train", "validation", "test")
+        )
+        return cls(train, validation, held_out)
+
 
 def split_dataset(
     dataset: Dataset, *, fold: int, folds: int, validation_folds: int, seed: int
