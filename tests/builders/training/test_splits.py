@@ -68,3 +68,16 @@ def test_a_label_with_too_few_groups_is_named() -> None:
     with pytest.raises(RecipeError, match="label 'pear' has 10 groups of items and needs 13"):
         split_dataset(fruit, fold=0, folds=5, validation_folds=8, seed=0)
     split_dataset(fruit, fold=0, folds=5, validation_folds=5, seed=0)
+
+
+def test_groups_that_no_fold_can_part_are_named() -> None:
+    """Both labels in each of the groups, and one group that holds nearly all of them."""
+    items = tuple(
+        Item(f"{label}{index}", f"{label} {index}", b"", label, f"{max(index - 90, 0)}")
+        for label in ("apple", "pear")
+        for index in range(94)
+    )
+    fruit = Dataset("fruit", items, origin="", licence="")
+    with pytest.raises(RecipeError, match=r"fruit: its groups cannot be split into folds .*; make"):
+        for fold in (0, 1):
+            split_dataset(fruit, fold=fold, folds=2, validation_folds=2, seed=0)
