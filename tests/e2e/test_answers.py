@@ -147,7 +147,7 @@ def test_every_feature_equals_pytorchs(
         return infer(raw, components["text_encoder"].model, inputs, contract.TEXT_FEATURES)
 
     def image(index: int) -> npt.NDArray[np.float32]:
-        pixels = image_decoder.decode(items[index].read_image(), spec)[None]
+        pixels = image_decoder.decode(items[index].image, spec)[None]
         model = components["image_encoder"].model
         return infer(raw, model, {contract.PIXELS: pixels}, contract.IMAGE_FEATURES)
 

@@ -270,7 +270,7 @@ def render_card(card: DataCard) -> RenderableType:
     from rich.table import Table
 
     given = "given by the manifest" if card.splits == "manifest" else "by folds"
-    labels = Table(title=escape(f"{card.data}: {card.items} items, splits {given}"))
+    labels = Table()
     labels.add_column("label")
     for column in (*SIDES, "share"):
         labels.add_column(column, justify="right")
@@ -279,7 +279,7 @@ def render_card(card: DataCard) -> RenderableType:
         labels.add_row(escape(label), *own, f"{counts.share:.1%}")
     labels.add_section()
     labels.add_row("all", *(str(card.sides[side]) for side in SIDES), "100.0%")
-    spreads = Table("", "min", "median", "95 %", "max", title="texts and pictures")
+    spreads = Table("", "min", "median", "95 %", "max")
     for name, spread in (
         ("characters", card.texts.characters),
         ("tokens", card.texts.tokens),
@@ -294,4 +294,5 @@ def render_card(card: DataCard) -> RenderableType:
         f"left out: line {one.line}, {one.image}: {one.reason}" for one in card.skipped_pictures[:5]
     ]
     lines = [f"pictures: {formats}", *skipped, *(f"note: {note}" for note in card.notes)]
-    return Group(labels, spreads, *(escape(line) for line in lines))
+    headline = escape(f"{card.data}: {card.items} items, splits {given}")
+    return Group(headline, labels, spreads, *(escape(line) for line in lines))
