@@ -12,18 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
+import tomllib
 from PIL import Image
 from typer.main import get_command
 
 import tritium_client
 from tests.docs.conftest import Site
 from tests.docs.pages import BIN, PAGES, ROOT, Block, Page, Reader, page
+from tritium_builders.data.problems import Problems
+from tritium_builders.data.records import NAMES, read_records
+from tritium_builders.training.recipe import ManifestTable, load_recipe
 from tritium_client import Client, TritiumClientError
 from tritium_client.cli import build_app
 from tritium_deploy.rollout import RolloutSettings, read_settings
 
 QUICKSTART = page("docs/quickstart.md")
 OWN_MODEL = page("docs/bring-your-own-model.md")
+OWN_DATA = page("docs/your-own-data.md")
 FOLLOWED_ALONE = (QUICKSTART, OWN_MODEL)
 WITH_COMMANDS = (page("docs/calling-an-app.md"),)
 """Their command lines are followed as well: one builds on what the other left."""
@@ -36,6 +42,7 @@ SHELL_BLOCKS = [
     for block in one.blocks
     if block.language == "bash"
 ]
+TOML_BLOCKS = [block for one in PAGES for block in one.blocks if block.language == "toml"]
 PAGES_WITH_PYTHON = [
     one
     for one in PAGES
@@ -93,12 +100,41 @@ def test_every_fenced_block_is_of_a_kind_that_is_tested() -> None:
 
 
 def test_settings_that_the_text_shows_are_read(tmp_path: Path) -> None:
-    shown = [block for one in PAGES for block in one.blocks if block.language == "toml"]
+    shown = [block for block in TOML_BLOCKS if not is_recipe(block)]
     assert shown
     for block in shown:
         path = tmp_path / "rollout.toml"
         path.write_text(block.code)
         assert read_settings(path) != RolloutSettings(), name_of(block)
+
+
+def test_recipes_that_the_text_shows_are_read(tmp_path: Path) -> None:
+    """Whole ones as they are; tables of one in the place of the demo recipe's."""
+    shown = [block for block in TOML_BLOCKS if is_recipe(block)]
+    assert any("app" in tomllib.loads(block.code) for block in shown)
+    demo = tomllib.loads((ROOT / "recipes" / "openmoji.toml").read_text(encoding="utf-8"))
+    path = tmp_path / "recipe.toml"
+    for block in shown:
+        content = tomllib.loads(block.code)
+        path.write_text(block.code if "app" in content else tomli_w.dumps(demo | content))
+        table = load_recipe(path).data
+        assert isinstance(table, ManifestTable), name_of(block)
+
+
+def test_manifests_that_the_text_shows_are_read(tmp_path: Path) -> None:
+    shown = [block for block in OWN_DATA.blocks if block.code.startswith("text,image,label")]
+    assert shown
+    for block in shown:
+        path = tmp_path / "pairs.csv"
+        path.write_text(block.code)
+        there, records = read_records(path, {name: name for name in NAMES}, Problems(path.name))
+        assert there == {"text", "image", "label"}
+        assert len(records) == len(block.code.splitlines()) - 1
+
+
+def is_recipe(block: Block) -> bool:
+    """Whether a TOML block shows a recipe or tables of one; else it is rollout.toml."""
+    return "data" in tomllib.loads(block.code)
 
 
 @pytest.mark.parametrize("block", SHELL_BLOCKS, ids=name_of)

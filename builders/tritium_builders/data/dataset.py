@@ -1,4 +1,4 @@
-"""A data set in memory: labelled pairs, and which of them belong together."""
+"""A data set: labelled pairs, and which of them belong together. Pictures may stay on disk."""
 
 from __future__ import annotations
 
@@ -6,9 +6,39 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 from tritium_builders.errors import RecipeError
 from tritium_builders.samples import Sample
+
+Side = Literal["train", "validation", "test"]
+"""Trained on; watched by early stopping; held out for the accuracy figures."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A picture that stays on disk until it is needed."""
+
+    path: Path
+    sha256: str
+    """Of the file when the data set was checked."""
+
+    def read(self) -> bytes:
+        """Read the encoded picture.
+
+        Raises:
+            RecipeError: when it cannot be read, or is not what was checked.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise RecipeError(
+                f"{self.path}: cannot be read any more ({error.strerror}); run again"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise RecipeError(f"{self.path}: has changed since it was checked; run again")
+        return content
 
 
 @dataclass(frozen=True)
@@ -17,15 +47,32 @@ class Item:
 
     id: str
     text: str
-    image: bytes
-    """An encoded picture (JPEG, PNG, WebP, GIF, BMP)."""
+    image: bytes | ImageFile
+    """An encoded picture (JPEG, PNG, WebP, GIF, BMP), or where it lies."""
     label: str
     group: str
     """Near-duplicates share a group, and a group is never on both sides of a split."""
+    side: Side | None = None
+    """Where the data's owner put it; None where folds decide."""
+
+    def read_image(self) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            RecipeError: when it lies on disk and cannot be read, or has changed.
+        """
+        return self.image if isinstance(self.image, bytes) else self.image.read()
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of text and picture, equal for equal pairs of one data set; reads no file."""
+        if isinstance(self.image, bytes):
+            return self.sample(labelled=False).content_hash
+        return hashlib.sha256(f"{self.text}\0{self.image.sha256}".encode()).hexdigest()
 
     def sample(self, *, labelled: bool) -> Sample:
         """Turn the item into a bundle's sample, with or without its label."""
-        return Sample(self.id, self.text, self.image, self.label if labelled else None)
+        return Sample(self.id, self.text, self.read_image(), self.label if labelled else None)
 
 
 @dataclass(frozen=True)
@@ -41,6 +88,8 @@ class Dataset:
     origin: str
     """Where the data comes from, with versions."""
     licence: str
+    label_order: tuple[str, ...] = ()
+    """The labels in the order that the data's owner gave; none: sorted."""
 
     def __post_init__(self) -> None:
         repeated = [
@@ -53,8 +102,8 @@ class Dataset:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """All labels, sorted: the order of every classifier's probabilities."""
-        return tuple(sorted({item.label for item in self.items}))
+        """All labels, in the order of every classifier's probabilities."""
+        return self.label_order or tuple(sorted({item.label for item in self.items}))
 
     @cached_property
     def targets(self) -> tuple[int, ...]:
@@ -72,5 +121,10 @@ class Dataset:
         """SHA-256 of all texts and pictures in order; labels and groups are not part of it."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(item.sample(labelled=False).content_hash.encode())
+            digest.update(item.content_hash.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def has_sides(self) -> bool:
+        """Whether the data's owner says which items are held out, so that there are no folds."""
+        return any(item.side is not None for item in self.items)

@@ -1,14 +1,22 @@
-"""`tritium train`."""
+"""`tritium train`, and `tritium data check`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tritium_builders.errors import needs
+from tritium_builders.errors import RecipeError, needs
+
+if TYPE_CHECKING:
+    from tritium_builders.bundle import Bundle
+    from tritium_builders.data.card import DataCard
+
+data_app = typer.Typer(name="data", help="Check your own data.", no_args_is_help=True)
 
 
 def train_command(
@@ -20,7 +28,10 @@ def train_command(
         ),
     ] = None,
     reuse: Annotated[
-        bool, typer.Option("--reuse", help="Take the bundle that this recipe already made.")
+        bool,
+        typer.Option(
+            "--reuse", help="Take the bundle that this recipe already made, of the same data."
+        ),
     ] = False,
     cross_validate: Annotated[
         bool,
@@ -47,22 +58,100 @@ def train_command(
 
     with needs("train"):
         from tritium_builders.training import run
-        from tritium_builders.training.report import TrainingReport, render_folds, render_report
+        from tritium_builders.training.report import render_folds
 
-    if cross_validate:
-        reports = run.cross_validate(recipe)
-        if as_json:
-            typer.echo(json.dumps([report.model_dump() for report in reports]))
-        else:
-            Console().print(render_folds(reports))
-        return
-    bundle = run.train(recipe, out=out, reuse=reuse)
+    with _line_by_line():
+        if cross_validate:
+            reports = run.cross_validate(recipe)
+            if as_json:
+                typer.echo(json.dumps([report.model_dump() for report in reports]))
+            else:
+                Console().print(render_folds(reports))
+            return
+        bundle = run.train(recipe, out=out, reuse=reuse)
+    _show_bundle(bundle, as_json)
+
+
+def _show_bundle(bundle: Bundle, as_json: bool) -> None:
+    from rich.console import Console
+
+    from tritium_builders.data.card import render_card
+    from tritium_builders.training import run
+    from tritium_builders.training.report import TrainingReport, render_report
+
     report = TrainingReport.model_validate_json((bundle.folder / run.REPORT).read_bytes())
+    card = _card_of(bundle)
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}
-        typer.echo(json.dumps({**answer, "report": report.model_dump()}))
+        data = {} if card is None else {"data_card": card.model_dump()}
+        typer.echo(json.dumps({**answer, "report": report.model_dump(), **data}))
         return
     console = Console()
+    if card is not None:
+        console.print(render_card(card))
     console.print(render_report(report))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
     console.print(f"Next: tritium build {bundle.folder}", highlight=False)
+
+
+def _card_of(bundle: Bundle) -> DataCard | None:
+    from tritium_builders.data.card import DataCard
+    from tritium_builders.training.run import DATA_CARD
+
+    path = bundle.folder / DATA_CARD
+    return DataCard.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+@data_app.command("check")
+def check_command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the data card, or the problems, as JSON.")
+    ] = False,
+) -> None:
+    """Check the manifest and the pictures of a recipe and show the data card; train nothing.
+
+    Every picture is tried with the decoder that will serve the model. The bundle that
+    `tritium train` writes holds the same card as data_card.json.
+
+    Examples:
+
+        tritium data check recipe.toml
+
+        tritium data check recipe.toml --json
+
+    Exit codes: 0 this data can be trained on; 1 it cannot, and each problem is named; 2 wrong
+    usage.
+    """
+    from rich.console import Console
+
+    with needs("train"):
+        from tritium_builders.data.card import render_card
+        from tritium_builders.data.problems import ManifestError
+        from tritium_builders.training.run import check_data
+
+    try:
+        with _line_by_line(quiet=as_json):
+            card = check_data(recipe)
+    except ManifestError as error:
+        if not as_json:
+            raise  # a single problem, which is one line anyway
+        problems = [problem.as_dict() for problem in error.problems]
+        typer.echo(json.dumps({"problems": problems, "more": error.more}, ensure_ascii=False))
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(card.to_json().decode(), nl=False)
+    else:
+        Console().print(render_card(card))
+
+
+@contextlib.contextmanager
+def _line_by_line(*, quiet: bool = False) -> Iterator[None]:
+    """Show an error of several lines as several; the command line would join them."""
+    try:
+        yield
+    except RecipeError as error:
+        if quiet or "\n" not in str(error):
+            raise
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error

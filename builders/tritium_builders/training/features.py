@@ -146,7 +146,7 @@ def _token_ids(item: Item, model: FusionModel) -> list[int]:
 
 def _pixels(item: Item, model: FusionModel) -> npt.NDArray[np.uint8]:
     try:
-        return image_decoder.decode(item.image, model.image.servable_spec())
+        return image_decoder.decode(item.read_image(), model.image.servable_spec())
     except ValueError as error:
         raise RecipeError(f"item {item.id}: image: {error}; mend or remove the item") from error
 

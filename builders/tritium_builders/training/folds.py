@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tritium_builders.data import Dataset, load_openmoji
+from tritium_builders.data import Dataset
+from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
     ConcatFusion,
     CrossAttentionFusion,
@@ -22,13 +24,12 @@ from tritium_builders.models import (
     LoadedTextEncoder,
     SequenceCrossAttentionFusion,
     SingleModalityHead,
-    load_image_encoder,
-    load_text_encoder,
 )
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.features import Features, compute_features
+from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import OptimiserTable, Recipe
-from tritium_builders.training.splits import Split, split_dataset
+from tritium_builders.training.splits import Split
 from tritium_client.contract import Modality
 
 ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
@@ -46,20 +47,15 @@ class Prepared:
     text: LoadedTextEncoder
     image: LoadedImageEncoder
     features: Features
+    card: DataCard | None = None
+    """What the data set consists of; None for the demo data set."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
     def split(self, fold: int) -> Split:
-        """The three sides of one fold."""
+        """The three sides of one fold; the same for all where the data gives its own."""
         if fold not in self._splits:
-            table = self.recipe.split
-            self._splits[fold] = split_dataset(
-                self.dataset,
-                fold=fold,
-                folds=table.folds,
-                validation_folds=table.validation_folds,
-                seed=table.seed,
-            )
+            self._splits[fold] = make_split(self.recipe, self.dataset, fold)
         return self._splits[fold]
 
 
@@ -83,24 +79,26 @@ class TrainedFold:
         return float(np.mean(self.probabilities[key].argmax(-1) == targets))
 
 
-REDUCING_GAP = 2.0
-"""Pillow's own choice for thumbnails: the result is hardly to be told from the slow way's."""
-
-
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) -> Prepared:
     """Load data and encoders and compute the features, or read them from the cache.
+
+    Args:
+        recipe: The recipe.
+        folder: Where it lies; paths in its `[data]` start there.
+        every_fold: Whether each fold is to be held out in turn, which data with splits of its
+            own has not.
 
     Raises:
         RecipeError: when something that the recipe names cannot be used.
         MissingExtraError: when a package is not installed.
     """
-    dataset = load_openmoji()  # the one source that recipes know so far
-    text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
-    image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
-    gap = REDUCING_GAP if recipe.image_encoder.scaled_decode else None
-    how = {"reducing_gap": gap, "resizer": recipe.image_encoder.resizer}
-    image = replace(image, preprocessing=image.preprocessing.model_copy(update=how))
-    return Prepared(recipe, dataset, text, image, compute_features(dataset, text, image))
+    text, image = load_encoders(recipe)
+    data = load_data(recipe, folder, text, image, every_fold=every_fold)
+    features = compute_features(data.dataset, text, image)
+    prepared = Prepared(recipe, data.dataset, text, image, features, data.card)
+    if data.split is not None:
+        prepared._splits[recipe.split.fold] = data.split
+    return prepared
 
 
 def train_fold(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tritium_builders.errors import RecipeError
 from tritium_client.contract import is_app_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Strategy = Literal["concat", "cross_attention", "sequence_cross_attention"]
 
@@ -18,11 +21,60 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataTable(_Table):
-    """`[data]`: what to train on."""
+class OpenmojiTable(_Table):
+    """`[data]` with `source = "openmoji"`: the demo data set, from installed packages."""
 
     source: Literal["openmoji"]
-    """`openmoji`: the demo data set, from installed packages."""
+
+
+class ColumnsTable(_Table):
+    """`[data.columns]`: what the manifest calls its columns."""
+
+    id: str = "id"
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+    group: str = "group"
+    split: str = "split"
+
+    @model_validator(mode="after")
+    def _each_of_its_own(self) -> ColumnsTable:
+        names = list(self.model_dump().values())
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} stands for two columns")
+        return self
+
+
+class ManifestTable(_Table):
+    """`[data]` with `source = "manifest"`: the user's own texts, pictures and labels."""
+
+    source: Literal["manifest"]
+    path: str = Field(min_length=1)
+    """A .csv, .jsonl, .ndjson or .parquet file, relative to the recipe."""
+    images: str | None = None
+    """The folder where the pictures' paths start, relative to the recipe; none of them may lead
+    out of it. Default: the manifest's folder."""
+    bad_images: Literal["error", "skip"] = "error"
+    """Whether a picture that is missing or cannot be decoded ends the training, or is left out,
+    counted, and named in the data card."""
+    labels: list[str] | None = Field(default=None, min_length=2)
+    """In the order of the probabilities. Default: the labels that occur, sorted."""
+    columns: ColumnsTable = ColumnsTable()
+    licence: str = "not stated"
+    """Of the data; goes into the bundle."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: list[str] | None) -> list[str] | None:
+        for label in labels or ():
+            if (labels or []).count(label) > 1 or label != label.strip() or not label:
+                raise ValueError(f"{label!r} is there twice, is empty, or has blanks around it")
+        return labels
+
+
+DataTable = Annotated[OpenmojiTable | ManifestTable, Field(discriminator="source")]
+"""`[data]`: what to train on."""
 
 
 class TextEncoderTable(_Table):
@@ -180,17 +232,31 @@ def load_recipe(path: Path) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         problems = [
-            f"{path}: {_field(problem['loc'])}{problem['msg'].removeprefix('Value error, ')}; "
-            f"{_fix(problem['type'])}"
+            f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
             for problem in error.errors()
         ]
         raise RecipeError("\n".join(problems)) from error
 
 
-def _field(location: tuple[int | str, ...]) -> str:
+def _field(problem: ErrorDetails) -> str:
+    location = list(problem["loc"])
+    if problem["type"].startswith("union_tag_"):
+        location.append("source")
+    elif location[:1] == ["data"] and len(location) > 1:
+        del location[1]  # pydantic's word for which of the tables it is, and none of the file's
     return "".join((".".join(str(part) for part in location), ": ")) if location else ""
+
+
+def _message(problem: ErrorDetails) -> str:
+    if problem["type"] == "union_tag_invalid":
+        known = str(problem["ctx"]["expected_tags"]).replace(", ", " or ")
+        return f"Input should be {known}"
+    if problem["type"] == "union_tag_not_found":
+        return "Field required"
+    return problem["msg"].removeprefix("Value error, ")
 
 
 def _fix(kind: str) -> str:
     fixes = {"missing": "add it", "extra_forbidden": "remove it or correct its spelling"}
+    fixes["union_tag_not_found"] = "add it"
     return fixes.get(kind, "correct the value")

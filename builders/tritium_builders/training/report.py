@@ -54,15 +54,16 @@ class LabelScores(_Record):
 class TrainingReport(_Record):
     """The content of report.json.
 
-    All figures are of the held-out fold, which no training and no tuning saw.
+    All figures are of the held-out items, which no training and no tuning saw.
     """
 
     app: str
     data: str
     items: int
     held_out: int
-    fold: int
-    folds: int
+    fold: int | None
+    """None, as `folds`, where the data gives its own splits."""
+    folds: int | None
     fusion: Accuracy
     text_model: Accuracy
     """A model of its own that only ever sees texts."""
@@ -88,7 +89,7 @@ def make_report(
     *,
     app: str,
     dataset: Dataset,
-    folds: int,
+    folds: int | None,
     trained: Mapping[HeadKind, Sequence[TrainedFold]],
 ) -> TrainingReport:
     """Compare the fusion heads with the single-modality heads of the same fold and seeds.
@@ -96,7 +97,7 @@ def make_report(
     Args:
         app: The app's name.
         dataset: What was trained on.
-        folds: How many folds there are.
+        folds: How many folds there are; None where the data gives its own splits.
         trained: For each kind of head one training a seed; the first fusion head is the one
             that goes into the bundle.
 
@@ -116,7 +117,7 @@ def make_report(
         data=dataset.origin,
         items=len(dataset.items),
         held_out=len(shipped.held_out),
-        fold=shipped.fold,
+        fold=None if folds is None else shipped.fold,
         folds=folds,
         fusion=fusion,
         text_model=text,
@@ -134,9 +135,14 @@ def render_report(report: TrainingReport) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
+    which = (
+        "the manifest's test split"
+        if report.fold is None
+        else f"fold {report.fold} of {report.folds}"
+    )
     accuracies = Table(
         title=f"{report.app}: accuracy on {report.held_out} held-out items "
-        f"(fold {report.fold} of {report.folds}, {len(report.fusion.by_seed)} seeds)"
+        f"({which}, {len(report.fusion.by_seed)} seeds)"
     )
     accuracies.add_column("model")
     accuracies.add_column("mean", justify="right")

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 from tritium_builders.bundle import MANIFEST, Bundle
 from tritium_builders.bundle_schema import Sources
 from tritium_builders.errors import RecipeError, needs
-from tritium_builders.training.recipe import Recipe, load_recipe
+from tritium_builders.training.recipe import ManifestTable, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from tritium_builders.data import Dataset, Item
+    from tritium_builders.data.card import DataCard
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
 
 REPORT = "report.json"
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
+DATA_CARD = "data_card.json"
+"""What the data consists of, in the bundle, where it is the user's own."""
 
 
 def train(
@@ -38,7 +41,8 @@ def train(
     Args:
         recipe_path: A recipe file.
         out: The bundle's folder. Default: what the recipe says, else `bundles/<app>`.
-        reuse: Take the bundle that is already there when the same recipe made it.
+        reuse: Take the bundle that is already there when the same recipe made it, of the same
+            data.
 
     Raises:
         RecipeError: when the recipe, or something that it names, cannot be used.
@@ -46,15 +50,39 @@ def train(
         BundleError, ExportError: when the trained modules cannot be served.
     """
     recipe = load_recipe(Path(recipe_path))
+    folder = Path(recipe_path).parent
     target = Path(out) if out is not None else recipe.bundle_folder
     _check_target(target)
-    if reuse and made_by(recipe, target):
+    if reuse and made_by(recipe, target) and _of_the_same_data(recipe, folder, target):
         return Bundle.load(target)
     with needs("train"):
         from tritium_builders.training.folds import prepare
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
     return write_bundle(prepared, shipped, target, report=report)
+
+
+def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
+    """Check the data of a recipe, pictures included, and describe it; train nothing.
+
+    Args:
+        recipe_path: A recipe file with `source = "manifest"`.
+
+    Raises:
+        RecipeError: with file, line, column and fix of the first ten problems.
+        MissingExtraError: when a package is not installed.
+    """
+    recipe = load_recipe(Path(recipe_path))
+    if not isinstance(recipe.data, ManifestTable):
+        raise RecipeError(
+            f"{recipe_path}: data.source is {recipe.data.source!r}, which needs no check; "
+            'give a recipe with source = "manifest"'
+        )
+    with needs("train"):
+        from tritium_builders.training.own_data import load_data, load_encoders
+    data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
+    assert data.card is not None  # noqa: S101 - manifests have one
+    return data.card
 
 
 def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
@@ -75,7 +103,7 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
     recipe = load_recipe(Path(recipe_path))
     with needs("train"):
         from tritium_builders.training.folds import prepare
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, Path(recipe_path).parent, every_fold=True)
     reports = []
     for fold in range(recipe.split.folds):
         split = recipe.split.model_copy(update={"fold": fold})
@@ -104,9 +132,9 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
         for kind in HEAD_KINDS
     }
-    report = make_report(
-        app=recipe.app, dataset=prepared.dataset, folds=recipe.split.folds, trained=trained
-    )
+    dataset = prepared.dataset
+    folds = None if dataset.has_sides else recipe.split.folds
+    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=trained)
     return trained["fusion"][0], report
 
 
@@ -154,6 +182,7 @@ def write_bundle(
         extra_files={
             RECIPE: _recipe_json(recipe),
             **({} if report is None else {REPORT: report.to_json()}),
+            **({} if prepared.card is None else {DATA_CARD: prepared.card.to_json()}),
         },
         overwrite=True,
     )
@@ -200,6 +229,21 @@ def made_by(recipe: Recipe, target: Path) -> bool:
         return (target / RECIPE).read_bytes() == _recipe_json(recipe)
     except OSError:
         return False
+
+
+def _of_the_same_data(recipe: Recipe, folder: Path, target: Path) -> bool:
+    """Say whether manifest and pictures are what the bundle was trained on."""
+    if not isinstance(recipe.data, ManifestTable):
+        return True
+    with needs("train"):
+        from tritium_builders.data.card import DataCard
+        from tritium_builders.data.manifest import hash_manifest
+        from tritium_builders.training.own_data import manifest_source
+    try:
+        card = DataCard.model_validate_json((target / DATA_CARD).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder))
 
 
 def _is_empty_folder(path: Path) -> bool:

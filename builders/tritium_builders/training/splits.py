@@ -25,6 +25,16 @@ class Split:
     held_out: Indices
     """Never seen in training; accuracy figures come from here."""
 
+    @classmethod
+    def given(cls, dataset: Dataset) -> Split:
+        """The sides that the data's owner gave."""
+        sides = np.array([item.side for item in dataset.items])
+        train, validation, held_out = (
+            np.flatnonzero(sides == side).astype(np.int64)
+            for side in ("train", "validation", "test")
+        )
+        return cls(train, validation, held_out)
+
 
 def split_dataset(
     dataset: Dataset, *, fold: int, folds: int, validation_folds: int, seed: int
@@ -41,14 +51,33 @@ def split_dataset(
         seed: Decides which items are in which fold.
 
     Raises:
-        RecipeError: when a label has too few groups to be in every fold.
+        RecipeError: when a label has too few groups to be in every fold, or groups are so large
+            that a side would be empty.
         MissingExtraError: when scikit-learn is not installed.
     """
     _check_label_groups(dataset, folds + validation_folds)
     everything = np.arange(len(dataset.items), dtype=np.int64)
     training_side, held_out = _hold_out(dataset, everything, fold, folds, seed)
     train, validation = _hold_out(dataset, training_side, 0, validation_folds, seed)
-    return Split(train, validation, held_out)
+    split = Split(train, validation, held_out)
+    _check_sides(dataset, split)
+    return split
+
+
+def _check_sides(dataset: Dataset, split: Split) -> None:
+    """Refuse what groups of several labels, or very large ones, leave of a side."""
+    trained = {dataset.items[index].label for index in split.train}
+    lacking = [label for label in dataset.labels if label not in trained]
+    if lacking or not (len(split.validation) and len(split.held_out)):
+        what = f"no item of {lacking[0]!r} would be trained on" if lacking else "a side is empty"
+        raise _unsplittable(dataset, what)
+
+
+def _unsplittable(dataset: Dataset, reason: str) -> RecipeError:
+    return RecipeError(
+        f"{dataset.name}: its groups cannot be split into folds ({reason}); make groups smaller, "
+        "add items, or lower split.folds and split.validation_folds"
+    )
 
 
 def _hold_out(
@@ -62,7 +91,10 @@ def _hold_out(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # our own check above is the stricter one
-        rest, taken = list(splitter.split(indices, targets, groups))[fold]
+        try:
+            rest, taken = list(splitter.split(indices, targets, groups))[fold]
+        except ValueError as error:  # fewer groups, or items of every label, than folds
+            raise _unsplittable(dataset, str(error)) from error
     return indices[rest], indices[taken]
 
 

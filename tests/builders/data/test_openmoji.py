@@ -47,7 +47,7 @@ def test_texts_are_plain_words_that_do_not_name_the_category(emojis: Dataset) ->
 
 
 def test_pictures_are_what_the_emojis_look_like(emojis: Dataset) -> None:
-    pictures = {item.id: item.image for item in emojis.items}
+    pictures = {item.id: item.read_image() for item in emojis.items}
     spec = ImagePreprocessing(size=64).servable_spec()
     apple = decode(pictures["1F34E"], spec)
     assert apple[:4, :4].min() == 255  # transparent corners, laid over white

@@ -72,7 +72,7 @@ def assert_equals_reference(features: Features, dataset: Dataset, encoders: Enco
         text.module, image.module, nn.Identity(), tokenizer, text.preprocessing, image.preprocessing
     )
     for index, item in enumerate(dataset.items):
-        answer = model.answer(item.text, item.image, [])
+        answer = model.answer(item.text, item.read_image(), [])
         own = features.text[index]
         if features.text_mask is not None:
             assert own[features.text_mask[index] == 0].abs().sum() == 0

@@ -68,3 +68,18 @@ def test_a_label_with_too_few_groups_is_named() -> None:
     with pytest.raises(RecipeError, match="label 'pear' has 10 groups of items and needs 13"):
         split_dataset(fruit, fold=0, folds=5, validation_folds=8, seed=0)
     split_dataset(fruit, fold=0, folds=5, validation_folds=5, seed=0)
+
+
+def test_groups_that_no_fold_can_part_are_named() -> None:
+    """Both labels in each of four groups, and one of these far larger: it is a side of its own."""
+    counts = {"apple": (16, 1, 1, 1), "pear": (2, 1, 1, 1)}
+    items = tuple(
+        Item(f"{label} {group} {index}", label, b"", label, str(group))
+        for label, groups in counts.items()
+        for group, count in enumerate(groups)
+        for index in range(count)
+    )
+    fruit = Dataset("fruit", items, origin="", licence="")
+    message = r"fruit: its groups cannot be split into folds \(.*\); make groups smaller"
+    with pytest.raises(RecipeError, match=message):
+        split_dataset(fruit, fold=1, folds=2, validation_folds=2, seed=0)

@@ -1,0 +1,258 @@
+"""Users' own data: a manifest of texts, pictures and labels becomes a data set.
+
+    records.py (the file's format) -> rows.py (each item) -> pictures.py (hash and try every
+    picture) -> labels, splits and duplicates here -> Dataset; card.py describes it
+
+All problems of all steps are told together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tritium_builders.data.dataset import Dataset, ImageFile, Item
+from tritium_builders.data.pictures import PictureFacts, check_pictures, hash_pictures
+from tritium_builders.data.problems import Problems
+from tritium_builders.data.records import NAMES, read_records
+from tritium_builders.data.rows import Place, Row, check_labels, check_rows, check_sides
+from tritium_builders.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class ManifestSource:
+    """Where users' own data lies, and how it is to be read."""
+
+    path: Path
+    images: Path
+    """The pictures' paths start here, and none may lead out of it."""
+    name: str
+    """What messages and the data card call the manifest: the path as the recipe writes it."""
+    skip_bad_images: bool = False
+    labels: tuple[str, ...] = ()
+    """In the order of the probabilities; none: those that occur, sorted."""
+    columns: Mapping[str, str] = field(default_factory=lambda: {name: name for name in NAMES})
+    """Our name of a column -> the manifest's."""
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item that was left out because of its picture."""
+
+    line: int
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoadedManifest:
+    """A checked data set, and what its card says besides."""
+
+    dataset: Dataset
+    facts: tuple[PictureFacts, ...]
+    """Of each item's picture."""
+    skipped: tuple[Skipped, ...]
+    data_hash: str
+    """From `hash_manifest`."""
+
+
+def load_manifest(
+    source: ManifestSource, spec: Mapping[str, Any], *, least_groups: int
+) -> LoadedManifest:
+    """Read a manifest and check all of it, pictures included.
+
+    Args:
+        source: Where it lies.
+        spec: `ImagePreprocessing.servable_spec()` of the encoder: pictures are tried with the
+            decoder that will serve them.
+        least_groups: How many groups a label needs where folds decide; not asked for where the
+            manifest gives splits.
+
+    Raises:
+        RecipeError: with file, line, column and fix of the first ten problems.
+        MissingExtraError: when pyarrow is not installed and the manifest is a Parquet file.
+    """
+    problems, rows, there = _read(source)
+    read = len(rows)
+    hashed = hash_pictures([row.path for row in rows])
+    pictures = [one for one in hashed.values() if isinstance(one, ImageFile)]
+    facts = check_pictures(pictures, spec)
+    rows, skipped = _without_bad_images(rows, hashed, facts, source, problems)
+    labels = check_labels(rows, source.labels, source.columns["label"], problems)
+    items = _items(rows, hashed)
+    # Totals are not known while items have problems of their own.
+    if "split" in there:
+        check_sides(rows, source.columns, problems)
+        _check_pairs(rows, items, problems)
+        if not len(problems):
+            _check_trained(rows, labels, source.columns["label"], problems)
+    elif not len(problems):
+        _check_groups(items, labels, least_groups, source.columns["label"], problems)
+    if len(skipped) * 2 > read:
+        problems.add(
+            f"{len(skipped)} of {read} pictures cannot be used, the first one {skipped[0].image!r} "
+            f"on {problems.unit} {skipped[0].line} ({skipped[0].reason})",
+            "that is too many to skip: check data.images",
+            column=source.columns["image"],
+        )
+    problems.tell()
+    digest = _data_hash(source, _hashes(hashed))
+    origin = f"{source.name}, {len(items)} items (SHA-256 {digest[:16]})"
+    dataset = Dataset(source.name, items, origin, source.licence, label_order=labels)
+    return LoadedManifest(dataset, tuple(_facts(items, facts)), skipped, digest)
+
+
+def hash_manifest(source: ManifestSource) -> str:
+    """Hash a manifest and its pictures, without trying them: SHA-256 of all that is read.
+
+    Raises:
+        RecipeError: when the manifest cannot be read, or an item has a problem.
+    """
+    problems, rows, _ = _read(source)
+    problems.tell()
+    return _data_hash(source, _hashes(hash_pictures([row.path for row in rows])))
+
+
+def _hashes(hashed: Mapping[Path, ImageFile | str]) -> list[str]:
+    """The pictures' hashes in the manifest's order; a reason where there is none."""
+    return [one.sha256 if isinstance(one, ImageFile) else one for one in hashed.values()]
+
+
+def _read(source: ManifestSource) -> tuple[Problems, list[Row], set[str]]:
+    if not source.images.is_dir():
+        raise RecipeError(f"{source.images}: is no folder; data.images is relative to the recipe")
+    unit = "row" if source.path.suffix.lower() == ".parquet" else "line"
+    problems = Problems(source.name, unit)
+    there, records = read_records(source.path, source.columns, problems)
+    place = Place(source.images, missing_is_bad=source.skip_bad_images)
+    return problems, check_rows(there, records, source.columns, place, problems), there
+
+
+def _data_hash(source: ManifestSource, pictures: Iterable[str]) -> str:
+    with source.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    for one in pictures:
+        digest.update(f"\0{one}".encode())
+    return digest.hexdigest()
+
+
+def _without_bad_images(
+    rows: Sequence[Row],
+    hashed: Mapping[Path, ImageFile | str],
+    facts: Mapping[str, PictureFacts | str],
+    source: ManifestSource,
+    problems: Problems,
+) -> tuple[list[Row], tuple[Skipped, ...]]:
+    good, skipped = [], []
+    for row in rows:
+        picture = hashed[row.path]
+        found = facts[picture.sha256] if isinstance(picture, ImageFile) else picture
+        if not isinstance(found, str):
+            good.append(row)
+        elif source.skip_bad_images:
+            skipped.append(Skipped(row.line, row.image, found))
+        else:
+            problems.add(
+                f"picture {row.image!r}: {found}",
+                'replace it, remove the item, or set data.bad_images = "skip"',
+                line=row.line,
+                column=source.columns["image"],
+            )
+    return good, tuple(skipped)
+
+
+def _items(rows: Sequence[Row], hashed: Mapping[Path, ImageFile | str]) -> tuple[Item, ...]:
+    """Make items; equal pairs get one group, so that no split can part them."""
+    joined = _Joined()
+    items = []
+    for row in rows:
+        picture = hashed[row.path]
+        assert isinstance(picture, ImageFile)  # noqa: S101 - the others were left out
+        group = f"item {row.id}" if row.group is None else f"group {row.group}"
+        item = Item(row.id, row.text, picture, row.label, group, row.side)
+        joined.join(group, f"pair {item.content_hash}")
+        items.append(item)
+    return tuple(
+        Item(one.id, one.text, one.image, one.label, joined.name(one.group), one.side)
+        for one in items
+    )
+
+
+class _Joined:
+    """Names that mean the same; each set is called by the name that came first."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+        self._order: dict[str, int] = {}
+
+    def join(self, one: str, other: str) -> None:
+        first, second = self.name(one), self.name(other)
+        if self._order[first] > self._order[second]:
+            first, second = second, first
+        self._parent[second] = first
+
+    def name(self, one: str) -> str:
+        self._order.setdefault(one, len(self._order))
+        path = []
+        while (above := self._parent.setdefault(one, one)) != one:
+            path.append(one)
+            one = above
+        for passed in path:
+            self._parent[passed] = one
+        return one
+
+
+def _check_trained(
+    rows: Sequence[Row], labels: Sequence[str], column: str, problems: Problems
+) -> None:
+    trained = {row.label for row in rows if row.side == "train"}
+    for label in labels:
+        if label not in trained:
+            problems.add(
+                f"label {label!r} has no item in train", "add some, or take the label away",
+                column=column,
+            )  # fmt: skip
+
+
+def _check_pairs(rows: Sequence[Row], items: Sequence[Item], problems: Problems) -> None:
+    first: dict[str, Row] = {}
+    for row, item in zip(rows, items, strict=True):
+        other = first.setdefault(item.content_hash, row)
+        if other.side != row.side:
+            problems.add(
+                f"the same text and picture as {problems.unit} {other.line}, which is in "
+                f"{other.side}; this one is in {row.side}",
+                "keep one of them",
+                line=row.line,
+            )
+
+
+def _check_groups(
+    items: Sequence[Item], labels: Sequence[str], least: int, column: str, problems: Problems
+) -> None:
+    groups: dict[str, set[str]] = defaultdict(set)
+    counts = Counter(item.label for item in items)
+    for item in items:
+        groups[item.label].add(item.group)
+    for label in labels:
+        if len(groups[label]) < least:
+            problems.add(
+                f"label {label!r} has {counts[label]} items in {len(groups[label])} groups, and "
+                f"folds need {least} groups",
+                "add items, take the label away, or lower split.folds and split.validation_folds",
+                column=column,
+            )
+
+
+def _facts(
+    items: Iterable[Item], facts: Mapping[str, PictureFacts | str]
+) -> Iterable[PictureFacts]:
+    for item in items:
+        found = facts[item.image.sha256] if isinstance(item.image, ImageFile) else ""
+        if not isinstance(found, str):
+            yield found
