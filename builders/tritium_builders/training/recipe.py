@@ -157,11 +157,14 @@ class SplitTable(_Table):
 
 
 class SamplesTable(_Table):
-    """`[samples]`: what the bundle keeps of the training side; validation is the held-out fold."""
+    """`[samples]`: what the bundle keeps: of the training side, and of what was held out."""
 
     golden: int = Field(default=16, ge=1, le=16)
     """Every build and every start of the server is checked with these."""
     calibration: int = Field(default=64, ge=0)
+    validation: int | None = Field(default=None, ge=1)
+    """At most so many of the held-out items, labels in turn and one a group. Default: all of them;
+    writing the bundle holds their pictures in memory."""
 
 
 Seed = Annotated[int, Field(ge=0)]

@@ -164,6 +164,9 @@ def write_bundle(
         prepared.split(trained.fold).train.tolist(),
         recipe.samples.golden + recipe.samples.calibration,
     )
+    held_out = [dataset.items[index] for index in trained.held_out]
+    if recipe.samples.validation is not None:
+        held_out = pick_items(dataset, trained.held_out, recipe.samples.validation)
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -177,7 +180,7 @@ def write_bundle(
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
-        validation=[dataset.items[index].sample(labelled=True) for index in trained.held_out],
+        validation=[item.sample(labelled=True) for item in held_out],
         sources=_sources(recipe, dataset),
         extra_files={
             RECIPE: _recipe_json(recipe),
@@ -220,7 +223,7 @@ def _check_target(path: Path) -> None:
 
 
 def _recipe_json(recipe: Recipe) -> bytes:
-    return recipe.model_dump_json(indent=2, exclude={"out"}).encode() + b"\n"
+    return recipe.model_dump_json(indent=2, exclude={"out"}, exclude_none=True).encode() + b"\n"
 
 
 def made_by(recipe: Recipe, target: Path) -> bool:

@@ -133,6 +133,20 @@ def test_folds_hold_out_groups(encoders: tuple[Path, Path], tmp_path: Path) -> N
     assert sum(report.held_out for report in reports) == 60
 
 
+def test_a_bundle_may_keep_some_of_the_held_out_items(trained: Trained, tmp_path: Path) -> None:
+    """For test splits of many pictures: the report is of all, the gates of `build` of some."""
+    recipe = trained.recipe.parent / "some.toml"
+    recipe.write_text(trained.recipe.read_text() + "validation = 6\n")
+    bundle = train(recipe, out=tmp_path / "bundle")
+    assert sorted(sample.label or "" for sample in bundle.validation) == [
+        "cat", "cat", "dog", "dog", "elk", "elk",
+    ]  # fmt: skip
+    everything = {sample.text for sample in trained.bundle.validation}
+    assert {sample.text for sample in bundle.validation} < everything
+    report = json.loads((bundle.folder / "report.json").read_bytes())
+    assert report["held_out"] == 12
+
+
 def test_given_splits_cannot_be_cross_validated(trained: Trained) -> None:
     with pytest.raises(RecipeError, match=r"pairs\.csv: gives splits, so there are no folds to "
                        "hold out in turn; train without --cross-validate"):  # fmt: skip
