@@ -60,6 +60,10 @@ class Prepared:
             )
         return self._splits[fold]
 
+    def keep_split(self, fold: int, split: Split) -> None:
+        """Take over a split that was already made from the same data and the same `[split]`."""
+        self._splits[fold] = split
+
 
 @dataclass(frozen=True)
 class TrainedFold:
