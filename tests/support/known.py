@@ -32,7 +32,7 @@ def fusion_bundle(path: Path, strategy: str, app: str | None = None) -> Bundle:
     )  # fmt: skip
     if isinstance(head, LateFusion):
         head.text_weight.fill_(0.37)
-    changes = {"fusion_head": head.eval(), "fusion": strategy}
+    changes: dict[str, Any] = {"fusion_head": head.eval(), "fusion": strategy}
     if kind.sequences:
         return sequence_bundle(path, app or strategy, **changes)
     return known_bundle(path, app or strategy, **changes)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +25,14 @@ from tritium_builders.models.fusion.base import BOTH
 from tritium_builders.reference import FusionModel
 from tritium_builders.training.comparison import Comparison, StrategyScores, best_of
 from tritium_builders.training.features import Features
-from tritium_builders.training.folds import HeadKind, Prepared, TrainedFold, train_fold
+from tritium_builders.training.folds import Prepared, TrainedFold, train_fold
 from tritium_builders.training.metrics import BINS, accuracy, calibration_error, macro_f1
 from tritium_builders.training.recipe import OVER_SEQUENCES, STRATEGIES, Recipe, Strategy
 from tritium_builders.training.report import Accuracy, Figure
 from tritium_client.contract import ATTENTION_MASK
 
+Single = Literal["text", "image"]
+"""A model of one modality."""
 FigureKind = TypeVar("FigureKind", bound=Figure)
 
 ALL = "all"
@@ -90,9 +92,8 @@ def compare(prepared: Prepared, strategies: Sequence[Strategy]) -> Comparison:
         ExportError: when a head cannot be exported, and so not be served.
     """
     recipe = prepared.recipe
-    runs: list[tuple[Strategy | HeadKind, int]] = [
-        (name, seed) for name in (*strategies, "text", "image") for seed in recipe.seeds
-    ]
+    names: list[Strategy | Single] = [*strategies, "text", "image"]
+    runs = [(name, seed) for name in names for seed in recipe.seeds]
     trained: dict[str, list[TrainedFold]] = {}
     for name, seed in track(runs, "Comparing strategies", total=len(runs)):
         trained.setdefault(name, []).append(_train(prepared, name, seed))
@@ -114,9 +115,9 @@ def compare(prepared: Prepared, strategies: Sequence[Strategy]) -> Comparison:
     )
 
 
-def _train(prepared: Prepared, name: Strategy | HeadKind, seed: int) -> TrainedFold:
+def _train(prepared: Prepared, name: Strategy | Single, seed: int) -> TrainedFold:
     fold = prepared.recipe.split.fold
-    if name in ("text", "image"):
+    if name == "text" or name == "image":  # noqa: PLR1714 - mypy follows this, and not `in`
         return train_fold(prepared, fold=fold, seed=seed, kind=name)
     return train_fold(with_strategy(prepared, name), fold=fold, seed=seed)
 

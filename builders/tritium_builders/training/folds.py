@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -193,9 +193,10 @@ def _fit(
         for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
             optimiser.zero_grad()
             own = features.select(batch)
-            loss = torch.zeros(())
-            for given, weight in losses.items():
-                loss = loss + weight * loss_of(_logits(head, own, given), targets[batch])
+            loss: Any = sum(
+                weight * loss_of(_logits(head, own, given), targets[batch])
+                for given, weight in losses.items()
+            )
             loss.backward()
             optimiser.step()
         validation_loss = _loss(head, watched, targets[validation], given_to_watch)

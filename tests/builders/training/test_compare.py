@@ -21,6 +21,7 @@ from tritium_builders.training import compare as comparing
 from tritium_builders.training import folds, run
 from tritium_builders.training.compare import chosen_strategies, compare, head_milliseconds
 from tritium_builders.training.comparison import Comparison, best_of, render_comparison
+from tritium_builders.training.features import Features
 from tritium_builders.training.folds import Prepared, train_fold
 from tritium_builders.training.recipe import OVER_SEQUENCES, Recipe
 from tritium_client.cli import build_app
@@ -166,7 +167,7 @@ def test_a_sequence_head_is_timed_without_padding(
     count = len(prepared.dataset.items)
     mask = torch.zeros(count, 30, dtype=torch.int64)
     mask[:, :3] = 1
-    features = folds.Features(torch.zeros(count, 30, 8), mask, torch.zeros(count, 5, 6))
+    features = Features(torch.zeros(count, 30, 8), mask, torch.zeros(count, 5, 6))
     lengths = set()
     request_of = comparing._request
 

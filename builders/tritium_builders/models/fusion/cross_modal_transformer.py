@@ -153,7 +153,8 @@ class _Layer(nn.Module):
             scores = scores.masked_fill(hidden[:, None, None, :], HIDDEN_SCORE)
         seen = (self.dropout(scores.softmax(-1)) @ values).transpose(1, 2).flatten(2)
         tokens = tokens + self.dropout(self.attention_out(seen))
-        return tokens + self.dropout(self.perceptron(self.norm(tokens)))
+        answer: Tensor = tokens + self.dropout(self.perceptron(self.norm(tokens)))
+        return answer
 
 
 def _all_but_first(drop: Tensor | None, length: int, padding: Tensor | None) -> Tensor | None:

@@ -79,7 +79,8 @@ class LowRankBilinearFusion(PooledFusion):
         """
         text_values = self.text_factors(text).unflatten(-1, self.factors)
         image_values = self.image_factors(image).unflatten(-1, self.factors)
-        return (self.rank_weights.view(-1, 1) * text_values * image_values).sum(-2)
+        fused: Tensor = (self.rank_weights.view(-1, 1) * text_values * image_values).sum(-2)
+        return fused
 
     def _classify(self, text: Tensor, image: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.norm(self.fuse(text, image)))

@@ -81,8 +81,8 @@ class SingleModalityHead(FusionHead):
         if features is None:
             raise ValueError("the modality that this head reads is absent")
         if features.ndim == 3:
-            masked = features is text and text_mask is not None
-            features = average(features, text_mask == 0 if masked else None)
+            padding = None if features is image or text_mask is None else text_mask == 0
+            features = average(features, padding)
         logits: Tensor = self.classifier(self.projection(features))
         return logits
 
