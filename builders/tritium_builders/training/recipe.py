@@ -76,7 +76,7 @@ class FusionTable(_Table):
     width: int = Field(default=256, ge=1, le=8192)
     """Width of a projected modality, or of a token."""
     hidden: int = Field(default=256, ge=1, le=8192)
-    """Width of the classifier's hidden layer; low_rank_bilinear: also how many features."""
+    """Width of the classifier's hidden layer; low_rank_bilinear: how many features."""
     heads: int = Field(default=4, ge=1)
     """Attention heads (the three with attention); divides the width."""
     layers: int = Field(default=2, ge=1, le=24)

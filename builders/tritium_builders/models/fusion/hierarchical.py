@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tritium_builders.models.fusion.base import PooledFusion, perceptron
+from tritium_builders.models.fusion.base import PooledFusion, projection
 
 
 class HierarchicalFusion(PooledFusion):
@@ -23,7 +23,6 @@ class HierarchicalFusion(PooledFusion):
         image_features: D of the image encoder.
         labels: Number of labels, K.
         width: Width of every layer.
-        hidden: Width of the classifier's hidden layer.
         layers: How many layers each modality has after its projection, at least 1.
         dropout: Dropout on every layer.
         modality_dropout: Probability that an item trains with one modality absent.
@@ -33,7 +32,7 @@ class HierarchicalFusion(PooledFusion):
     """
 
     kind: ClassVar[str] = "hierarchical"
-    settings: ClassVar[tuple[str, ...]] = ("width", "hidden", "layers")
+    settings: ClassVar[tuple[str, ...]] = ("width", "layers")
 
     def __init__(
         self,
@@ -42,7 +41,6 @@ class HierarchicalFusion(PooledFusion):
         image_features: int,
         labels: int,
         width: int = 256,
-        hidden: int = 256,
         layers: int = 2,
         dropout: float = 0.3,
         modality_dropout: float = 0.3,
@@ -52,7 +50,6 @@ class HierarchicalFusion(PooledFusion):
             image_features=image_features,
             labels=labels,
             width=width,
-            hidden=hidden,
             layers=layers,
             dropout=dropout,
             modality_dropout=modality_dropout,
@@ -63,7 +60,8 @@ class HierarchicalFusion(PooledFusion):
         # Of text and image at each depth, and of what the central network has from the one above.
         self.modality_weights = nn.Parameter(torch.ones(layers + 1, 2))
         self.central_weights = nn.Parameter(torch.ones(layers))
-        self.classifier = perceptron(width, hidden, labels, dropout)
+        # The central network is the hidden layers; what is left to do is linear.
+        self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, labels))
 
     def _classify(self, text: Tensor, image: Tensor) -> Tensor:
         weights = self.modality_weights
@@ -79,8 +77,21 @@ class HierarchicalFusion(PooledFusion):
         return logits
 
 
+class _Layer(nn.Module):
+    """What comes in, plus what a layer makes of it: depth costs a small data set less so.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 3.2.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.change = projection(width, width, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """FP32 [B, width] -> the same."""
+        answer: Tensor = features + self.change(features)
+        return answer
+
+
 def _layers(count: int, width: int, dropout: float) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
-        for _ in range(count)
-    )
+    return nn.ModuleList(_Layer(width, dropout) for _ in range(count))

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tritium_builders.models.fusion.base import PooledFusion, perceptron
+from tritium_builders.models.fusion.base import PooledFusion
 
 
 class LowRankBilinearFusion(PooledFusion):
@@ -24,9 +24,9 @@ class LowRankBilinearFusion(PooledFusion):
         image_features: D of the image encoder.
         labels: Number of labels, K.
         width: Width of each projected modality.
-        hidden: Number of bilinear features, and width of the perceptron's hidden layer.
+        hidden: Number of bilinear features.
         rank: Rank of each feature's matrix.
-        dropout: Dropout on projections and hidden layer.
+        dropout: Dropout on projections and bilinear features.
         modality_dropout: Probability that an item trains with one modality absent.
 
     Source: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific
@@ -65,7 +65,8 @@ class LowRankBilinearFusion(PooledFusion):
         self.rank_weights = nn.Parameter(torch.ones(rank))
         # Products of small numbers are smaller still; without the norm training starts slowly.
         self.norm = nn.LayerNorm(hidden)
-        self.classifier = perceptron(hidden, hidden, labels, dropout)
+        # Linear, as in both papers. A hidden layer more was worse on the demo data's validation.
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, labels))
 
     def fuse(self, text: Tensor, image: Tensor) -> Tensor:
         """The bilinear features.
