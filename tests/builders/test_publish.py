@@ -9,16 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import models
-from tests.support.known import known_bundle, sequence_bundle
+from tests.support.known import fusion_bundle
 from tritium_builders import Bundle, Release, build, builder
 from tritium_builders import publish as publishing
 from tritium_builders.errors import PublishError
+from tritium_builders.models import FUSION_HEADS
 from tritium_builders.release import (
     Target,
     list_apps,
@@ -252,13 +252,15 @@ def test_a_full_disk_publishes_nothing_and_says_so(
     assert "staging" not in done.stdout
 
 
-@pytest.mark.parametrize("make", [known_bundle, sequence_bundle])
-def test_known_architectures_build_for_both_targets(
-    make: Callable[[Path], Bundle], tmp_path: Path
-) -> None:
-    bundle = make(tmp_path / "bundle")
+@pytest.mark.parametrize("strategy", sorted(FUSION_HEADS))
+def test_every_fusion_strategy_builds_for_both_targets(strategy: str, tmp_path: Path) -> None:
+    bundle = fusion_bundle(tmp_path / "bundle", strategy)
+    assert bundle.manifest.fusion_head.architecture == strategy
+    assert not list((bundle.folder / "fusion_head").glob("*.onnx"))  # weights are kept
     targets: tuple[Target, ...] = ("openvino", "onnxruntime")
     for number, target in enumerate(targets, 1):
         release = build(bundle, target=target, repository=tmp_path / "r")
         assert release.number == number
         assert max(stage.largest_difference for stage in release.parity.stages) < 1e-4
+        compared = {stage.stage for stage in release.parity.stages}
+        assert {"fusion_head", "fusion_head_text", "fusion_head_image"} <= compared

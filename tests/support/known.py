@@ -11,14 +11,34 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, ViTCo
 from tests.support.models import IMAGES, LABELS, examples, tokenizer
 from tritium_builders import Bundle, TextPreprocessing
 from tritium_builders.models import (
+    FUSION_HEADS,
     ConcatFusion,
     HuggingFaceImageEncoder,
     HuggingFaceTextEncoder,
+    LateFusion,
     SequenceCrossAttentionFusion,
 )
 
 
-def sequence_bundle(path: Path, app: str = "sequence") -> Bundle:
+def fusion_bundle(path: Path, strategy: str, app: str | None = None) -> Bundle:
+    """Write a bundle with a small head of one fusion strategy."""
+    kind = FUSION_HEADS[strategy]
+    torch.manual_seed(7)
+    small = {"width": 16, "hidden": 16, "heads": 2, "layers": 2, "rank": 2}
+    sizes = {name: small[name] for name in kind.settings}
+    head = kind(
+        text_features=32, image_features=32 if kind.sequences else 16, labels=len(LABELS),
+        modality_dropout=0.0, **sizes,
+    )  # fmt: skip
+    if isinstance(head, LateFusion):
+        head.text_weight.fill_(0.37)
+    changes: dict[str, Any] = {"fusion_head": head.eval(), "fusion": strategy}
+    if kind.sequences:
+        return sequence_bundle(path, app or strategy, **changes)
+    return known_bundle(path, app or strategy, **changes)
+
+
+def sequence_bundle(path: Path, app: str = "sequence", **changes: Any) -> Bundle:
     """Write a bundle whose head attends over tokens and patches."""
     torch.manual_seed(5)
     bert = BertConfig(
@@ -31,14 +51,14 @@ def sequence_bundle(path: Path, app: str = "sequence") -> Bundle:
     head = SequenceCrossAttentionFusion(
         text_features=32, image_features=32, labels=len(LABELS), width=16, hidden=16
     )
-    return known_bundle(
-        path,
-        app,
-        text_encoder=HuggingFaceTextEncoder(BertModel(bert), "none").eval(),
-        image_encoder=HuggingFaceImageEncoder(ViTModel(vit), "none").eval(),
-        fusion_head=head.eval(),
-        fusion="sequence_cross_attention",
-    )
+    arguments = {
+        "text_encoder": HuggingFaceTextEncoder(BertModel(bert), "none").eval(),
+        "image_encoder": HuggingFaceImageEncoder(ViTModel(vit), "none").eval(),
+        "fusion_head": head.eval(),
+        "fusion": "sequence_cross_attention",
+        **changes,
+    }
+    return known_bundle(path, app, **arguments)
 
 
 def known_bundle(

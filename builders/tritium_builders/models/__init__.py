@@ -1,11 +1,18 @@
 """Architectures that a bundle keeps by name and weights, and how they are loaded."""
 
-from tritium_builders.models.fusion_heads import (
+from tritium_builders.models.fusion import (
+    FUSION_HEADS,
     ConcatFusion,
     CrossAttentionFusion,
+    CrossModalTransformerFusion,
     FusionHead,
+    GatedFusion,
+    HierarchicalFusion,
+    LateFusion,
+    LowRankBilinearFusion,
     SequenceCrossAttentionFusion,
     SingleModalityHead,
+    WeightedSumFusion,
 )
 from tritium_builders.models.image_encoders import (
     EfficientNetLite,
@@ -26,9 +33,7 @@ _ALL: tuple[type[KnownModule], ...] = (
     HuggingFaceTextEncoder,
     HuggingFaceImageEncoder,
     EfficientNetLite,
-    ConcatFusion,
-    CrossAttentionFusion,
-    SequenceCrossAttentionFusion,
+    *FUSION_HEADS.values(),
     SingleModalityHead,
 )
 
@@ -36,20 +41,27 @@ KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in
 """Kind, as bundles write it -> class."""
 
 __all__ = [
+    "FUSION_HEADS",
     "KNOWN_MODULES",
     "ConcatFusion",
     "CrossAttentionFusion",
+    "CrossModalTransformerFusion",
     "EfficientNetLite",
     "FusionHead",
+    "GatedFusion",
+    "HierarchicalFusion",
     "HuggingFaceImageEncoder",
     "HuggingFaceTextEncoder",
     "ImagePooling",
     "KnownModule",
+    "LateFusion",
     "LoadedImageEncoder",
     "LoadedTextEncoder",
+    "LowRankBilinearFusion",
     "SequenceCrossAttentionFusion",
     "SingleModalityHead",
     "TextPooling",
+    "WeightedSumFusion",
     "load_image_encoder",
     "load_text_encoder",
 ]

@@ -18,15 +18,35 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(name="data", help="Check your own data.", no_args_is_help=True)
 
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The bundle's folder. Default: what the recipe says.", show_default=False),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STRATEGIES",
+        help="Train these fusion strategies (names with commas, or all) and show them beside each "
+        "other; write no bundle.",
+        show_default=False,
+    ),
+]
+TakeBest = Annotated[
+    bool,
+    typer.Option(
+        "--take-best",
+        help="With --compare: write the bundle of the one with the best validation accuracy.",
+    ),
+]
+OutReport = Annotated[
+    Path | None,
+    typer.Option(help="With --compare: write the figures as JSON.", show_default=False),
+]
+
 
 def train_command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The bundle's folder. Default: what the recipe says.", show_default=False
-        ),
-    ] = None,
+    out: Out = None,
     reuse: Annotated[
         bool,
         typer.Option(
@@ -37,6 +57,9 @@ def train_command(
         bool,
         typer.Option("--cross-validate", help="Hold every fold out in turn; write no bundle."),
     ] = False,
+    compare: Compare = None,
+    take_best: TakeBest = False,
+    out_report: OutReport = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report and the bundle's hash as JSON.")
     ] = False,
@@ -53,21 +76,27 @@ def train_command(
         tritium train recipes/openmoji.toml --out /tmp/try --json
 
         tritium train recipes/openmoji.toml --cross-validate
-    """
-    from rich.console import Console
 
+        tritium train recipes/openmoji.toml --compare concat,late,gated
+
+        tritium train recipes/openmoji.toml --compare all --take-best
+    """
+    _check(compare, take_best, out_report, reuse=reuse, cross_validate=cross_validate, out=out)
+
+    if compare is not None:
+        _compare(recipe, compare, out=out, take_best=take_best, report=out_report, as_json=as_json)
+    elif cross_validate:
+        _cross_validate(recipe, as_json=as_json)
+    else:
+        _train(recipe, out=out, reuse=reuse, as_json=as_json)
+
+
+def _train(recipe: Path, *, out: Path | None, reuse: bool, as_json: bool) -> None:
+    """Train and write the bundle."""
     with needs("train"):
         from tritium_builders.training import run
-        from tritium_builders.training.report import render_folds
 
     with _line_by_line():
-        if cross_validate:
-            reports = run.cross_validate(recipe)
-            if as_json:
-                typer.echo(json.dumps([report.model_dump() for report in reports]))
-            else:
-                Console().print(render_folds(reports))
-            return
         bundle = run.train(recipe, out=out, reuse=reuse)
     _show_bundle(bundle, as_json)
 
@@ -100,6 +129,95 @@ def _card_of(bundle: Bundle) -> DataCard | None:
 
     path = bundle.folder / DATA_CARD
     return DataCard.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+@contextlib.contextmanager
+def _line_by_line(*, quiet: bool = False) -> Iterator[None]:
+    """Show an error of several lines as several; the command line would join them."""
+    try:
+        yield
+    except RecipeError as error:
+        if quiet or "\n" not in str(error):
+            raise
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
+
+
+def _cross_validate(recipe: Path, *, as_json: bool) -> None:
+    """Show how the recipe does on every fold."""
+    from rich.console import Console
+
+    with needs("train"):
+        from tritium_builders.training import run
+        from tritium_builders.training.report import render_folds
+
+    with _line_by_line():
+        reports = run.cross_validate(recipe)
+    if as_json:
+        typer.echo(json.dumps([report.model_dump() for report in reports]))
+    else:
+        Console().print(render_folds(reports))
+
+
+def _check(
+    compare: str | None,
+    take_best: bool,
+    out_report: Path | None,
+    *,
+    reuse: bool,
+    cross_validate: bool,
+    out: Path | None,
+) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        typer.BadParameter: naming them.
+    """
+    if compare is None:
+        for name, given in (("--take-best", take_best), ("--out-report", out_report is not None)):
+            if given:
+                raise typer.BadParameter(f"{name} needs --compare")
+        return
+    for name, given in (("--reuse", reuse), ("--cross-validate", cross_validate)):
+        if given:
+            raise typer.BadParameter(f"{name} does not go with --compare")
+    if out is not None and not take_best:
+        raise typer.BadParameter("--compare writes no bundle; add --take-best, or leave out --out")
+
+
+def _compare(
+    recipe: Path,
+    names: str,
+    *,
+    out: Path | None,
+    take_best: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare, show, and write what was asked for."""
+    from rich.console import Console
+
+    with needs("train"):
+        from tritium_builders.training import run
+        from tritium_builders.training.comparison import render_comparison
+
+    bundle = None
+    with _line_by_line():
+        if take_best:
+            bundle, comparison = run.train_best(recipe, names, out=out)
+        else:
+            comparison = run.compare_strategies(recipe, names)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(comparison.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        answer = {} if bundle is None else {"bundle": str(bundle.folder), "hash": bundle.hash}
+        typer.echo(json.dumps({**answer, "comparison": comparison.model_dump()}))
+        return
+    console = Console()
+    console.print(render_comparison(comparison))
+    if bundle is not None:
+        console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
 
 
 @data_app.command("check")
@@ -143,15 +261,3 @@ def check_command(
         typer.echo(card.to_json().decode(), nl=False)
     else:
         Console().print(render_card(card))
-
-
-@contextlib.contextmanager
-def _line_by_line(*, quiet: bool = False) -> Iterator[None]:
-    """Show an error of several lines as several; the command line would join them."""
-    try:
-        yield
-    except RecipeError as error:
-        if quiet or "\n" not in str(error):
-            raise
-        typer.secho(str(error), err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from error

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +17,20 @@ from torch import Tensor, nn
 from tritium_builders.data import Dataset
 from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
-    ConcatFusion,
-    CrossAttentionFusion,
+    FUSION_HEADS,
     FusionHead,
     LoadedImageEncoder,
     LoadedTextEncoder,
-    SequenceCrossAttentionFusion,
     SingleModalityHead,
 )
+from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import OptimiserTable, Recipe
 from tritium_builders.training.splits import Split
-from tritium_client.contract import Modality
 
-ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
+ENTRY_POINTS: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
 HeadKind = Literal["fusion", "text", "image"]
 """The recipe's fusion head, or a perceptron over one modality for comparison."""
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
@@ -58,6 +56,10 @@ class Prepared:
             self._splits[fold] = make_split(self.recipe, self.dataset, fold)
         return self._splits[fold]
 
+    def keep_split(self, fold: int, split: Split) -> None:
+        """Take over a split that was already made from the same data and the same `[split]`."""
+        self._splits[fold] = split
+
 
 @dataclass(frozen=True)
 class TrainedFold:
@@ -72,6 +74,10 @@ class TrainedFold:
     """Indices into the data set."""
     probabilities: Mapping[str, npt.NDArray[np.float32]]
     """FP32 [held-out items, labels] by `modalities_key`."""
+    validation_accuracy: float
+    """Share of the validation side that is labelled rightly, with all that the head reads."""
+    validation_loss: float
+    """Cross-entropy of the same answers."""
 
     def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
         """Share of the held-out items whose most probable label is right, 0 to 1."""
@@ -116,20 +122,29 @@ def train_fold(
     """
     split = prepared.split(fold)
     targets = torch.tensor(prepared.dataset.targets)
+    table, features = prepared.recipe.optimiser, prepared.features
     with _reproducible(seed):
         head = _make_head(prepared, kind)
-        absent_loss = prepared.recipe.fusion.absent_loss if kind == "fusion" else 0.0
-        epochs = _fit(
-            head, prepared.features, targets, split, prepared.recipe.optimiser, absent_loss
+        watched = torch.from_numpy(split.validation)
+        epochs = max(
+            _fit(head, features, targets, split, table, losses)
+            for losses in head.stages(prepared.recipe.fusion.absent_loss)
         )
-        held_out = prepared.features.select(torch.from_numpy(split.held_out))
-        with torch.inference_mode():
-            probabilities = {
-                modalities_key(given): _logits(head, held_out, given).softmax(-1).numpy()
-                for given in ENTRY_POINTS
-                if kind == "fusion" or given == (kind,)
-            }
-    return TrainedFold(fold, seed, head, epochs, tuple(split.held_out.tolist()), probabilities)
+        head.tune(_answers(head, features.select(watched), kind), targets[watched])
+        validation = next(iter(_answers(head, features.select(watched), kind).values()))
+        held_out = _answers(head, features.select(torch.from_numpy(split.held_out)), kind)
+    return TrainedFold(
+        fold=fold,
+        seed=seed,
+        head=head,
+        epochs=epochs,
+        held_out=tuple(split.held_out.tolist()),
+        probabilities={
+            modalities_key(given): logits.softmax(-1).numpy() for given, logits in held_out.items()
+        },
+        validation_accuracy=float((validation.argmax(-1) == targets[watched]).float().mean()),
+        validation_loss=float(nn.functional.cross_entropy(validation, targets[watched])),
+    )
 
 
 def _make_head(prepared: Prepared, kind: HeadKind) -> FusionHead:
@@ -144,25 +159,15 @@ def _make_head(prepared: Prepared, kind: HeadKind) -> FusionHead:
             labels=labels,
             dropout=table.dropout,
         )
-    sizes = {
-        "text_features": text_features,
-        "image_features": image_features,
-        "labels": labels,
-        "width": table.width,
-        "hidden": table.hidden,
-    }
-    dropout, modality_dropout = table.dropout, table.modality_dropout
-    match table.strategy:
-        case "concat":
-            return ConcatFusion(**sizes, dropout=dropout, modality_dropout=modality_dropout)
-        case "cross_attention":
-            return CrossAttentionFusion(
-                **sizes, heads=table.heads, dropout=dropout, modality_dropout=modality_dropout
-            )
-        case "sequence_cross_attention":
-            return SequenceCrossAttentionFusion(
-                **sizes, heads=table.heads, dropout=dropout, modality_dropout=modality_dropout
-            )
+    head = FUSION_HEADS[table.strategy]
+    return head(
+        text_features=text_features,
+        image_features=image_features,
+        labels=labels,
+        dropout=table.dropout,
+        modality_dropout=table.modality_dropout,
+        **{name: getattr(table, name) for name in head.settings},
+    )
 
 
 def _fit(
@@ -171,7 +176,7 @@ def _fit(
     targets: Tensor,
     split: Split,
     table: OptimiserTable,
-    absent_loss: float,
+    losses: Mapping[Given, float],
 ) -> int:
     """Train until the validation loss has not fallen for `patience` epochs; keep the best."""
     optimiser = torch.optim.AdamW(
@@ -179,20 +184,20 @@ def _fit(
     )
     loss_of = nn.CrossEntropyLoss(label_smoothing=table.label_smoothing)
     train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
-    watched = features.select(validation)
+    watched, given_to_watch = features.select(validation), next(iter(losses))
     best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
     for epoch in range(1, table.max_epochs + 1):
         head.train()
         for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
             optimiser.zero_grad()
             own = features.select(batch)
-            loss = loss_of(_logits(head, own), targets[batch])
-            if absent_loss > 0:
-                for given in ENTRY_POINTS[1:]:
-                    loss = loss + absent_loss * loss_of(_logits(head, own, given), targets[batch])
+            loss: Any = sum(
+                weight * loss_of(_logits(head, own, given), targets[batch])
+                for given, weight in losses.items()
+            )
             loss.backward()
             optimiser.step()
-        validation_loss = _validation_loss(head, watched, targets[validation])
+        validation_loss = _loss(head, watched, targets[validation], given_to_watch)
         if validation_loss < best_loss:
             best_loss, best_epoch = validation_loss, epoch
             best_weights = copy.deepcopy(head.state_dict())
@@ -204,14 +209,22 @@ def _fit(
 
 
 @torch.inference_mode()
-def _validation_loss(head: FusionHead, features: Features, targets: Tensor) -> float:
+def _loss(head: FusionHead, features: Features, targets: Tensor, given: Given) -> float:
     head.eval()
-    return float(nn.functional.cross_entropy(_logits(head, features), targets))
+    return float(nn.functional.cross_entropy(_logits(head, features, given), targets))
 
 
-def _logits(
-    head: FusionHead, features: Features, given: tuple[Modality, ...] = ("text", "image")
-) -> Tensor:
+@torch.inference_mode()
+def _answers(head: FusionHead, features: Features, kind: HeadKind) -> dict[Given, Tensor]:
+    """Logits [N, K] for every set of modalities that the head takes."""
+    return {
+        given: _logits(head, features, given)
+        for given in ENTRY_POINTS
+        if kind == "fusion" or given == (kind,)
+    }
+
+
+def _logits(head: FusionHead, features: Features, given: Given) -> Tensor:
     text = features.text if "text" in given else None
     image = features.image if "image" in given else None
     if features.text_mask is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,7 +14,25 @@ from tritium_client.contract import is_app_name
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-Strategy = Literal["concat", "cross_attention", "sequence_cross_attention"]
+Strategy = Literal[
+    "concat",
+    "weighted_sum",
+    "late",
+    "gated",
+    "low_rank_bilinear",
+    "hierarchical",
+    "cross_attention",
+    "sequence_cross_attention",
+    "cross_modal_transformer",
+]
+"""A name of `models.FUSION_HEADS`; written out, because a recipe is read without PyTorch."""
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+OVER_SEQUENCES: frozenset[Strategy] = frozenset(
+    {"sequence_cross_attention", "cross_modal_transformer"}
+)
+"""These read tokens and patches; the others read pooled features."""
+WITH_HEADS: frozenset[Strategy] = OVER_SEQUENCES | {"cross_attention"}
+"""These have attention heads, which divide the width."""
 
 
 class _Table(BaseModel):
@@ -106,12 +124,17 @@ class FusionTable(_Table):
     """`[fusion]`: the head that is trained."""
 
     strategy: Strategy = "concat"
+    """docs/fusion.md says which is for what. One that does not have a setting ignores it."""
     width: int = Field(default=256, ge=1, le=8192)
     """Width of a projected modality, or of a token."""
     hidden: int = Field(default=256, ge=1, le=8192)
-    """Width of the classifier's hidden layer."""
+    """Width of the classifier's hidden layer; low_rank_bilinear: how many features."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads (cross-attention only); divides the width."""
+    """Attention heads (the three with attention); divides the width."""
+    layers: int = Field(default=2, ge=1, le=24)
+    """Layers after the projections (hierarchical, cross_modal_transformer)."""
+    rank: int = Field(default=4, ge=1, le=256)
+    """Rank of each bilinear feature (low_rank_bilinear)."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     modality_dropout: float = Field(default=0.3, ge=0, le=1)
     """Probability that a training item goes without its text or without its image."""
@@ -121,7 +144,7 @@ class FusionTable(_Table):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> FusionTable:
-        if self.strategy != "concat" and self.width % self.heads:
+        if self.strategy in WITH_HEADS and self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
@@ -199,7 +222,7 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _pooling_fits_strategy(self) -> Recipe:
-        sequences = self.fusion.strategy == "sequence_cross_attention"
+        sequences = self.fusion.strategy in OVER_SEQUENCES
         for name, table in (
             ("text_encoder", self.text_encoder),
             ("image_encoder", self.image_encoder),
@@ -210,6 +233,16 @@ class Recipe(_Table):
                     f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
                 )
         return self
+
+    def with_strategy(self, strategy: Strategy) -> Recipe:
+        """The same recipe for another head.
+
+        Raises:
+            ValueError: when that head's settings are none, or the encoders' pooling does not fit.
+        """
+        content = self.model_dump()
+        content["fusion"]["strategy"] = strategy
+        return Recipe.model_validate(content)
 
     @property
     def bundle_folder(self) -> Path:

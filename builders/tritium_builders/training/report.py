@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import Self
 
 from tritium_builders.errors import needs
 
@@ -18,22 +19,23 @@ if TYPE_CHECKING:
     from tritium_builders.training.folds import HeadKind, TrainedFold
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is written into JSON files: nothing unknown, nothing that changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Accuracy(_Record):
-    """Share of the held-out items that are labelled rightly, over several seeds."""
+class Figure(Record):
+    """One figure over several seeds."""
 
     mean: float
-    """0 to 1."""
     spread: float
     """Largest minus smallest."""
     by_seed: dict[int, float]
 
     @classmethod
-    def of(cls, by_seed: Mapping[int, float]) -> Accuracy:
-        """Summarise one accuracy for each seed."""
+    def of(cls, by_seed: Mapping[int, float]) -> Self:
+        """Summarise one value for each seed."""
         values = list(by_seed.values())
         return cls(
             mean=round(statistics.fmean(values), 6),
@@ -42,7 +44,11 @@ class Accuracy(_Record):
         )
 
 
-class LabelScores(_Record):
+class Accuracy(Figure):
+    """Share of the items that are labelled rightly, 0 to 1."""
+
+
+class LabelScores(Record):
     """How the bundle's head does on one label; all but `items` are 0 to 1."""
 
     precision: float
@@ -51,7 +57,7 @@ class LabelScores(_Record):
     items: int
 
 
-class TrainingReport(_Record):
+class TrainingReport(Record):
     """The content of report.json.
 
     All figures are of the held-out items, which no training and no tuning saw.

@@ -16,6 +16,7 @@ from tritium_builders.training.recipe import ManifestTable, Recipe, load_recipe
 if TYPE_CHECKING:
     from tritium_builders.data import Dataset, Item
     from tritium_builders.data.card import DataCard
+    from tritium_builders.training.comparison import Comparison
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
 
@@ -83,6 +84,70 @@ def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
     data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
     assert data.card is not None  # noqa: S101 - manifests have one
     return data.card
+
+
+def compare_strategies(
+    recipe_path: str | os.PathLike[str],
+    names: str,
+    *,
+    seeds: Sequence[int] | None = None,
+) -> Comparison:
+    """Train a recipe's data with several fusion strategies, and write nothing.
+
+    Args:
+        recipe_path: A recipe file; all but its strategy stays as it says.
+        names: Strategies with commas between them, or `all` that fit the recipe's pooling.
+        seeds: Default: the recipe's.
+
+    Raises:
+        RecipeError: when the recipe, or something that it or `names` names, cannot be used.
+        MissingExtraError: when a package is not installed.
+        ExportError: when a head cannot be exported.
+    """
+    return _compare(Path(recipe_path), load_recipe(Path(recipe_path)), names, seeds)[1]
+
+
+def train_best(
+    recipe_path: str | os.PathLike[str],
+    names: str,
+    *,
+    out: str | os.PathLike[str] | None = None,
+) -> tuple[Bundle, Comparison]:
+    """Compare strategies, and write the bundle that the recipe with the best one makes.
+
+    The best is chosen on the validation side; the bundle's report is of the held-out fold.
+
+    Args:
+        recipe_path: A recipe file.
+        names: Strategies with commas between them, or `all` that fit the recipe's pooling.
+        out: The bundle's folder. Default: what the recipe says, else `bundles/<app>`.
+
+    Raises:
+        RecipeError, MissingExtraError, BundleError, ExportError: as `train` and
+            `compare_strategies`.
+    """
+    recipe = load_recipe(Path(recipe_path))
+    target = Path(out) if out is not None else recipe.bundle_folder
+    _check_target(target)
+    prepared, comparison = _compare(Path(recipe_path), recipe, names, None)
+    from tritium_builders.training.compare import with_strategy
+
+    best = with_strategy(prepared, comparison.best)
+    shipped, report = train_seeds(best)
+    return write_bundle(best, shipped, target, report=report), comparison
+
+
+def _compare(
+    path: Path, recipe: Recipe, names: str, seeds: Sequence[int] | None
+) -> tuple[Prepared, Comparison]:
+    with needs("train"):
+        from tritium_builders.training.compare import chosen_strategies, compare
+        from tritium_builders.training.folds import prepare
+    strategies = chosen_strategies(recipe, names)
+    if seeds is not None:
+        recipe = recipe.model_copy(update={"seeds": list(seeds)})
+    prepared = prepare(recipe, path.parent)
+    return prepared, compare(prepared, strategies)
 
 
 def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:

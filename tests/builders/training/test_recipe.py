@@ -64,6 +64,24 @@ def test_the_least_recipe_has_sensible_defaults(tmp_path: Path) -> None:
             r"'sequence_cross_attention' needs text_encoder\.pooling = \"none\"",
         ),
         (
+            "[data]",
+            '[fusion]\nstrategy = "cross_modal_transformer"\n[data]',
+            r"'cross_modal_transformer' needs text_encoder\.pooling = \"none\"",
+        ),
+        (
+            "[data]",
+            '[fusion]\nstrategy = "cross_modal_transformer"\nheads = 3\n[data]',
+            "fusion: width 256 is not a multiple of heads 3",
+        ),
+        (
+            "[image_encoder]",
+            '[fusion]\nstrategy = "gated"\n[image_encoder]\npooling = "none"',
+            r"'gated' needs image_encoder\.pooling = anything but \"none\"",
+        ),
+        ("[data]", '[fusion]\nstrategy = "sum"\n[data]', r"fusion\.strategy: Input should be '"),
+        ("[data]", "[fusion]\nrank = 0\n[data]", r"fusion\.rank: Input should be greater than"),
+        ("[data]", "[fusion]\nlayers = 0\n[data]", r"fusion\.layers: Input should be greater"),
+        (
             "[image_encoder]",
             '[image_encoder]\npooling = "none"',
             r"'concat' needs image_encoder\.pooling = anything but \"none\"",
@@ -76,6 +94,26 @@ def test_problems_name_file_field_and_fix(old: str, new: str, message: str, tmp_
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("strategy", ["concat", "gated", "hierarchical", "low_rank_bilinear"])
+def test_heads_need_not_divide_the_width_where_there_are_none(
+    strategy: str, tmp_path: Path
+) -> None:
+    fusion = f'[fusion]\nstrategy = "{strategy}"\nwidth = 30\n[data]'
+    recipe = load_recipe(write(tmp_path, LEAST.replace("[data]", fusion)))
+    assert recipe.fusion.strategy == strategy
+
+
+def test_a_recipe_for_another_strategy_is_checked_too(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, LEAST.replace("[data]", "[fusion]\nwidth = 30\n[data]")))
+    assert recipe.with_strategy("late").fusion.strategy == "late"
+    again = recipe.with_strategy("late").with_strategy("concat")
+    assert again.model_dump() == recipe.model_dump()
+    with pytest.raises(ValueError, match="width 30 is not a multiple of heads 4"):
+        recipe.with_strategy("cross_attention")
+    with pytest.raises(ValueError, match=r"needs text_encoder\.pooling"):
+        load_recipe(write(tmp_path, LEAST)).with_strategy("cross_modal_transformer")
 
 
 def test_several_problems_are_told_at_once(tmp_path: Path) -> None:
