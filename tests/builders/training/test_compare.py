@@ -96,7 +96,7 @@ def test_features_are_not_computed_again(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folds, "compute_features", None)
-    monkeypatch.setattr(folds, "split_dataset", None)  # made by `prepared.split` before
+    monkeypatch.setattr(folds, "make_split", None)  # made by `prepared.split` before
     prepared_once = replace(prepared)
     prepared_once.keep_split(0, prepared.split(0))
     assert compare(prepared_once, ("weighted_sum",)).best == "weighted_sum"
@@ -188,7 +188,7 @@ def test_a_sequence_head_is_timed_without_padding(
 def recipe_file(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A recipe whose data and features are those of `prepared`."""
 
-    def ready(recipe: Recipe) -> Prepared:
+    def ready(recipe: Recipe, folder: Path) -> Prepared:
         own = replace(prepared, recipe=recipe)
         own.keep_split(0, prepared.split(0))
         return own
