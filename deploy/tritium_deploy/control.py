@@ -136,6 +136,18 @@ class ModelControl:
             if any(version.state == "READY" for version in versions)
         }
 
+    def loaded_models(self) -> set[str]:
+        """Models that are loaded, are being loaded, or finish what they have before they go.
+
+        Raises:
+            ControlError: with Triton's reason.
+        """
+        return {
+            model
+            for model, versions in self.states().items()
+            if any(version.state in ("READY", "UNLOADING", "LOADING") for version in versions)
+        }
+
     def traffic(self, model: str, version: str) -> Traffic:
         """What one version of a loaded model has answered since it was loaded.
 
@@ -190,6 +202,15 @@ def _translated(call: str) -> Iterator[None]:
     except InferenceServerException as error:
         code = str(error.status() or "UNKNOWN").removeprefix("StatusCode.")
         raise ControlError(call, code, one_line(error.message() or "no reason given")) from error
+
+
+def load_reason(text: str) -> str:
+    """Cut the reason why a model does not load down to what the model itself said."""
+    for marker in ("UNAVAILABLE state: ", "failed with error: "):
+        _, found, rest = text.rpartition(marker)
+        if found:
+            return rest
+    return text
 
 
 def one_line(text: str) -> str:

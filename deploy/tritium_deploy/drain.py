@@ -39,14 +39,14 @@ def drain(
     deadline = time.monotonic() + timeout_s
     aliases = {name for app in apps for name in app.entry_points}
     try:
-        loaded = _loaded(control)
+        loaded = control.loaded_models()
         ensembles = {
             model for model in loaded - aliases if control.config(model).platform == "ensemble"
         }
         for group in (routers & loaded, aliases & loaded, ensembles):
             for model in group:
                 control.unload(model)
-            while group & _loaded(control):
+            while group & control.loaded_models():
                 if time.monotonic() > deadline or abort.wait(POLL_S):
                     return False
     except ControlError:
@@ -54,11 +54,3 @@ def drain(
         return False
     abort.wait(SETTLE_S)
     return True
-
-
-def _loaded(control: ModelControl) -> set[str]:
-    return {
-        model
-        for model, versions in control.states().items()
-        if any(version.state in ("READY", "UNLOADING", "LOADING") for version in versions)
-    }

@@ -32,6 +32,9 @@ rollout's steps, and two looks."""
 AGAIN_S = 10.0
 """Between attempts to go after a release that does not load."""
 
+Pointed = tuple[int, contract.Rollout | None]
+"""What entry points say: the release that they stand for, and a candidate beside it."""
+
 
 class Follower:
     """Looks after one ready server's apps until it is told to stop.
@@ -83,9 +86,7 @@ class Follower:
 
     def look(self) -> None:
         """Find out what is loaded now; whoever just met an unexpected release asks for it."""
-        with self._looking:
-            for app in self._served.live:
-                self._look_at(app.name)
+        self._look_at_all()
 
     def load_candidates(self) -> None:
         """After a start: load the candidates that entry points send a share of requests to.
@@ -106,14 +107,17 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.wait(LOOK_S):
             try:
-                self.look()
-                for app in self._served.live:
-                    self._follow(app.name)
+                for app, pointed in self._look_at_all().items():
+                    self._follow(app, pointed)
             except TritiumError:
                 continue  # the server is busy, or on its way out; the next look knows more
 
-    def _look_at(self, app: str) -> None:
-        number, rollout = self._pointed(app)
+    def _look_at_all(self) -> dict[str, Pointed]:
+        with self._looking:
+            return {app.name: self._look_at(app.name) for app in self._served.live}
+
+    def _look_at(self, app: str) -> Pointed:
+        number, rollout = pointed = self._pointed(app)
         graphs = re.compile(rf"{re.escape(app)}_classify_r(\d+)")
         matches = map(graphs.fullmatch, self._control.ready_models())
         beside = {int(match[1]) for match in matches if match is not None} - {number}
@@ -132,6 +136,7 @@ class Follower:
             self._board.set_release(app, number)
             text = f"{app}: release {number} is live in place of {before}"
             self._tell("switched", text, app=app, release=number, former=before)
+        return pointed
 
     def _read_if_there(self, app: str, number: int) -> AppRelease | None:
         """None for a release that is loaded and whose files somebody has removed."""
@@ -140,11 +145,11 @@ class Follower:
         except TritiumError:
             return None
 
-    def _follow(self, app: str) -> None:
+    def _follow(self, app: str, pointed: Pointed) -> None:
         """Go after the repository, once it differs for longer than a rollout's next step takes."""
         repository = self._served.repository
         wanted = (live_release(repository, app), live_rollout(repository, app))
-        if wanted[0] is None or wanted == self._pointed(app):
+        if wanted[0] is None or wanted == pointed:
             self._differs_since.pop(app, None)
             return
         now = time.monotonic()
@@ -173,7 +178,7 @@ class Follower:
         )
         self.look()
 
-    def _pointed(self, app: str) -> tuple[int, contract.Rollout | None]:
+    def _pointed(self, app: str) -> Pointed:
         """What the server's entry points say now."""
         config = self._control.config(contract.entry_point(app, "classify", contract.MODALITIES))
         try:

@@ -164,6 +164,8 @@ def read_app_release(
     number: int,
     installation: Installation | None = None,
     accelerator: Accelerator | None = None,
+    *,
+    whole: bool = True,
 ) -> AppRelease:
     """Read one release, and check that all of its files are there.
 
@@ -173,6 +175,8 @@ def read_app_release(
         number: Which.
         installation: The tritonserver that has to run it; None where that is on another machine.
         accelerator: What that runs plans with; None likewise.
+        whole: Check its components' files; False for one that is served already, and may have to
+            be left because of them.
 
     Raises:
         RepositoryError: naming what is missing or wrong, and the fix.
@@ -191,7 +195,7 @@ def read_app_release(
             f"app {app}, release {number}: no golden samples; build the release again"
         )
     stubs = {
-        component.model: _check_component(repository, component, installation)
+        component.model: _check_component(repository, component, installation, whole=whole)
         for component in release.components.values()
     }
     instances = {component.model: stubs[component.model] for component in release.loaded.values()}
@@ -224,9 +228,11 @@ def _check_graph(repository: Path, graph: str, app: AppRelease) -> None:
         )
 
 
-def _check_component(repository: Path, component: Any, installation: Installation | None) -> int:
+def _check_component(
+    repository: Path, component: Any, installation: Installation | None, *, whole: bool
+) -> int:
     folder = repository / component.model
-    for path, published in component.files.items():
+    for path, published in component.files.items() if whole else ():
         try:
             size = (folder / path).stat().st_size
         except OSError as error:

@@ -94,13 +94,5 @@ def unload(control: ModelControl, models: Iterable[str], wait_s: float = 0.0) ->
             control.unload(model)
     deadline = time.monotonic() + wait_s
     with contextlib.suppress(ControlError):
-        while time.monotonic() < deadline and set(ordered) & _at_work(control):
+        while time.monotonic() < deadline and set(ordered) & control.loaded_models():
             time.sleep(POLL_S)
-
-
-def _at_work(control: ModelControl) -> set[str]:
-    return {
-        model
-        for model, versions in control.states().items()
-        if any(version.state in ("READY", "UNLOADING", "LOADING") for version in versions)
-    }

@@ -13,7 +13,7 @@ from typing import Any
 
 from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
-from tritium_deploy.control import ModelControl
+from tritium_deploy.control import ModelControl, load_reason
 from tritium_deploy.drain import drain
 from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
 from tritium_deploy.events import Event, OnEvent, ignore
@@ -412,7 +412,7 @@ class Server:
             reason = error.reason
             if error.code == "DEADLINE_EXCEEDED":
                 reason = f"it did not finish within {self._options.load_timeout_s:g} s"
-            raise LoadError(model, _triton_reason(reason), self.log) from error
+            raise LoadError(model, load_reason(reason), self.log) from error
 
     def _check_golden(self) -> None:
         answers, largest = 0, 0.0
@@ -475,15 +475,6 @@ class Server:
         self._control.close()
         self._replay.close()
         self._ended.set()
-
-
-def _triton_reason(text: str) -> str:
-    """Cut a load error down to what the model itself said."""
-    for marker in ("UNAVAILABLE state: ", "failed with error: "):
-        _, found, rest = text.rpartition(marker)
-        if found:
-            return rest
-    return text
 
 
 __all__ = ["Ports", "ServeError", "ServeOptions", "Server", "serve"]

@@ -125,6 +125,13 @@ def judge(
         settings: The bounds.
         consent: What need not be held against it.
     """
+    if found.live.errors:
+        text = f"cannot be measured, as the live release failed ({found.live.errors[0]})"
+        unmeasured = [
+            GateRecord(gate=gate, passed=False, found=f"{gate} {text}")
+            for gate in ("accuracy", "latency")
+        ]
+        return [*_space(live, candidate, consent), _errors(found), *unmeasured]
     return [
         *_space(live, candidate, consent),
         _errors(found),

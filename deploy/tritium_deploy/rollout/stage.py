@@ -13,6 +13,7 @@ from pathlib import Path
 from tritium_builders.bundle import file_entry
 from tritium_builders.release import Release
 from tritium_deploy.accelerator import require_plans_fit
+from tritium_deploy.control import load_reason
 from tritium_deploy.errors import (
     CandidateError,
     ControlError,
@@ -241,18 +242,9 @@ def _raise_first(
     server, error = next(iter(failed.items()))
     if isinstance(error, ControlError | GoldenError):
         reason = error.reason if isinstance(error, ControlError) else str(error)
-        fault = f"server {server.endpoint}: {_short(reason)}"
+        fault = f"server {server.endpoint}: {load_reason(reason)}"
         raise CandidateError(candidate.name, candidate.release.number, fault) from error
     raise error
-
-
-def _short(reason: str) -> str:
-    """What a model itself said, out of Triton's words around it."""
-    for marker in ("UNAVAILABLE state: ", "failed with error: "):
-        _, found, rest = reason.rpartition(marker)
-        if found:
-            return rest
-    return reason
 
 
 def _describe_loads(placements: Mapping[FleetServer, Placement]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from tritium_builders.aliases import live_rollout, point_aliases
-from tritium_builders.history import Action, Traffic
+from tritium_builders.history import Action, GateRecord, Traffic
 from tritium_client import contract
 from tritium_deploy.errors import GateError, SwitchError
 from tritium_deploy.live import AppRelease
@@ -32,13 +32,16 @@ def gated(work: Work, candidate: AppRelease, consent: Consent) -> Step:
     site, gates = work.site, work.site.settings.gates
     server = next(iter(work.states))
     number, live = candidate.release.number, work.live.release.number
+    # Staging comes first, and ends the command where one is answered otherwise.
+    text = f"{len(candidate.golden)} golden samples answered within tolerance"
+    golden = GateRecord(gate="golden", passed=True, found=text)
 
     def measure() -> str:
         def progress(done: int, total: int) -> None:
             site.on_step(StepEvent("progress", "pairs of requests", done=done, total=total))
 
         found = compare(server.endpoint, work.live, candidate, site.repository, gates, progress)
-        work.gates = judge(found, work.live, candidate, gates, consent)
+        work.gates = [golden, *judge(found, work.live, candidate, gates, consent)]
         failed = tuple(f"{one.gate}: {one.found}" for one in work.gates if not one.passed)
         if failed:
             raise GateError(candidate.name, number, failed)

@@ -137,20 +137,18 @@ def end_pending(
     Returns:
         Whether it was completed: the repository said already that the new release is live.
     """
-    switch = Switch(
-        repository,
-        fleet,
-        settings,
-        read_app_release(repository, app, pending.former),
-        read_app_release(repository, app, pending.release),
-        pending.action,
+    completes = live_release(repository, app) == pending.release
+    # Whatever is wrong with the other one: it is not needed.
+    goes_live = read_app_release(
+        repository, app, pending.release if completes else pending.former, whole=False
     )
-    if live_release(repository, app) == pending.release:
+    switch = Switch(repository, fleet, settings, goes_live, goes_live, pending.action)
+    if completes:
         switch.write_repository()
         switch.tell_again()
-        return True
-    switch.undo()
-    return False
+    else:
+        switch.undo()
+    return completes
 
 
 def point_fleet(

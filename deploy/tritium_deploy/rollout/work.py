@@ -21,12 +21,12 @@ from tritium_builders.pending import read_pending, remove_pending
 from tritium_builders.release import STATE_FOLDER, live_release
 from tritium_client import contract
 from tritium_deploy.errors import RolloutError, UnreachableError
-from tritium_deploy.live import AppRelease
+from tritium_deploy.live import AppRelease, read_app_release
 from tritium_deploy.rollout.fleet import Fleet, FleetServer, ServerState, succeeded
 from tritium_deploy.rollout.lock import AppLock, Owner
 from tritium_deploy.rollout.plan import OnStep, Plan, StepEvent, carry_out
 from tritium_deploy.rollout.settings import RolloutSettings
-from tritium_deploy.rollout.stage import Placement, read_candidate
+from tritium_deploy.rollout.stage import Placement
 from tritium_deploy.rollout.switch import end_pending
 
 
@@ -191,7 +191,8 @@ def rollback_target(repository: Path, app: str) -> int | None:
 
 
 def _look(site: Site, app: str, *, tolerant: bool) -> Work:
-    live = read_candidate(site.repository, app, require_app(site.repository, app))
+    number = require_app(site.repository, app)
+    live = read_app_release(site.repository, app, number, whole=False)
     if not (tolerant or site.skip_unreachable):
         return Work(site, live, site.fleet.states(app))
     found = site.fleet.each(lambda server: server.state(app))

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from tests.deploy.calls import wait_until
 from tests.deploy.rollout.conftest import QUICK, Log, answered_by
-from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate
+from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate, tiny_release
 
 from tritium_builders.release import RELEASE_FILE, load_release, release_folder
+from tritium_builders.samples import Sample
+from tritium_client import contract
 from tritium_deploy import Server
+from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import CandidateError, GateError, RolloutError
+from tritium_deploy.live import AppRelease
 from tritium_deploy.rollout import Rollout, RolloutSettings, stage
+from tritium_deploy.rollout.gates import Comparison, Consent, Side, judge
 from tritium_deploy.rollout.settings import GateSettings
 from tritium_deploy.stubs import list_stubs
 
@@ -156,16 +161,53 @@ def test_another_space_wants_somebody_to_say_so(
     assert answered_by(server) == {"4"}
 
 
+@pytest.mark.parametrize(
+    ("there", "fault"),
+    [
+        ({}, r"TensorRT 10\.9\.0\.34, and this server has no TensorRT"),
+        (
+            {
+                contract.PARAM_SERVER_TENSORRT: "10.13.2.6",
+                contract.PARAM_SERVER_COMPUTE_CAPABILITY: "8.6",
+            },
+            r"TensorRT 10\.9\.0\.34, and this server has TensorRT 10\.13\.2\.6",
+        ),
+    ],
+    ids=["none", "another"],
+)
 def test_plans_for_another_tensorrt_are_refused(
-    rollout: Rollout, server: Server, repository: Path
+    rollout: Rollout, server: Server, repository: Path, there: dict[str, str], fault: str
 ) -> None:
     path = release_folder(repository, "tiny", 2) / RELEASE_FILE
     record = {"version": "10.9.0.34", "compute_capability": "8.6", "options": {}, "plans": {}}
     release = json.loads(path.read_text()) | {"target": "tensorrt", "tensorrt": record}
     path.write_text(json.dumps(release))
-    with pytest.raises(CandidateError, match=r"server .*: .*TensorRT 10\.9\.0\.34"):
+    if there:  # what such a server says of itself in its entry points
+        control = ModelControl(server.grpc_url)
+        config = control.config("tiny_classify")
+        for name, value in there.items():
+            config.parameters[name].string_value = value
+        control.load("tiny_classify", 10, config)
+        control.close()
+    with pytest.raises(CandidateError, match=fault):
         rollout.stage("tiny", 2)
     assert_untouched(rollout, server)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    sample = Sample("one", "text", b"picture", label="cat")
+    answered = Side(["cat"], [0.01])
+    silent = Side([None], [], ["tiny_classify_r1: no answer"])
+    app = AppRelease("tiny", tiny_release(), (sample,), {})
+
+    def failed(live: Side, candidate: Side) -> set[str]:
+        found = Comparison(live, candidate, (sample,))
+        records = judge(found, app, app, GateSettings(), Consent())
+        return {record.gate for record in records if not record.passed}
+
+    assert failed(answered, answered) == set()
+    assert failed(answered, silent) == {"errors", "accuracy", "latency"}
+    assert failed(silent, answered) == {"accuracy", "latency"}, "there is nothing to compare with"
 
 
 @pytest.mark.parametrize(

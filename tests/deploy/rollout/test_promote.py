@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.calls import executions, get, wait_until
-from tests.deploy.rollout.conftest import CANDIDATE, QUICK, Log, answered_by
+from tests.deploy.rollout.conftest import QUICK, Log, answered_by
 from tests.deploy.tiny_repository import TinyApp, publish_candidate
 from tritonclient.grpc import InferenceServerClient
 
@@ -69,7 +69,7 @@ def test_a_promoted_release_answers_and_the_former_one_comes_back(
         ("promote", 2, 1),
         ("rollback", 1, 2),
     ]
-    assert {gate.gate for gate in entries[0].gates} == {"errors", "accuracy", "latency"}
+    assert {gate.gate for gate in entries[0].gates} == {"golden", "errors", "accuracy", "latency"}
     assert entries[0].who.count("@") == 1
 
 
@@ -218,6 +218,26 @@ def test_an_unfinished_switch_is_shown_and_said(
     assert read_history(repository, "tiny")[-1].action == "undo"
 
 
+def test_an_unfinished_switch_is_undone_whatever_became_of_the_release(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    assert killed_after(promote, repository, server.grpc_url, 6)
+    (repository / "tiny_classify" / "2" / "release.json").unlink()
+    rollout.rollback("tiny", to=1)
+    assert answered_by(server) == {"1"}
+    assert rollout.status("tiny").consistent
+
+
+def test_a_live_release_whose_files_are_gone_can_be_left(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    rollout.promote("tiny", 2)
+    for name in _heads(rollout, 2):
+        (repository / name / "1" / "model.py").unlink()
+    rollout.rollback("tiny")
+    assert answered_by(server) == {"1"}
+
+
 def test_a_switch_that_one_entry_point_refuses_is_taken_back(
     rollout: Rollout, server: Server, repository: Path
 ) -> None:
@@ -248,4 +268,3 @@ def test_a_release_with_other_encoders_is_loaded_and_unloaded_whole(
     assert len(encoder_pids(server)) == 3
     with InferenceServerClient(server.grpc_url) as client:
         assert executions(client, "tiny_classify_r3") > 0
-    assert CANDIDATE.number == 2
