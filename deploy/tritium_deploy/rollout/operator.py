@@ -72,7 +72,9 @@ class Rollout:
     ) -> None:
         self.repository = Path(repository).absolute()
         if not self.repository.is_dir():
-            raise RolloutError(f"repository {repository} does not exist")
+            raise RolloutError(
+                f"repository {repository} does not exist; name the one that the servers serve from"
+            )
         self._site = Site(
             self.repository,
             Fleet(endpoints, admin_key),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritium_builders.aliases import point_aliases
+from tritium_builders.aliases import live_rollout, point_aliases
 from tritium_builders.history import Action, now, whoami
 from tritium_builders.pending import PendingSwitch, remove_pending, write_pending
 from tritium_builders.release import live_release
@@ -106,7 +106,9 @@ class Switch:
         remove_pending(self.repository, self.app)
 
     def undo(self) -> list[str]:
-        """Point everything to the former release again, and remove the note.
+        """Point everything to the former release again, its candidate's share included.
+
+        Removes the note.
 
         Returns:
             The endpoints of servers that could not be told.
@@ -114,14 +116,17 @@ class Switch:
         Raises:
             OSError: the repository cannot be written; the servers were told, and the note stays.
         """
+        # The main entry point's file is written last, so it says still what was before.
+        rollout = live_rollout(self.repository, self.app)
         dead, refused = point_fleet(
-            self.fleet, self.repository, self.former, None, self.settings.load_timeout_s
+            self.fleet, self.repository, self.former, rollout, self.settings.load_timeout_s
         )
         point_aliases(
             self.repository,
             self.app,
             self.former.release.entry_points,
             self.former.release.number,
+            rollout,
         )
         remove_pending(self.repository, self.app)
         return [*dead, *refused]

@@ -15,7 +15,7 @@ from tritium_builders.aliases import live_rollout
 from tritium_builders.history import read_history
 from tritium_client import contract
 from tritium_deploy import Server
-from tritium_deploy.errors import RolloutError
+from tritium_deploy.errors import RolloutError, SwitchError
 from tritium_deploy.rollout import Rollout
 
 pytestmark = pytest.mark.e2e
@@ -64,6 +64,19 @@ def test_a_promoted_canary_gets_everything(rollout: Rollout, server: Server) -> 
     rollout.promote("tiny", 2)
     assert told(server) is None
     assert answered_by(server) == {"2"}
+
+
+def test_a_promote_that_was_taken_back_leaves_the_share(
+    rollout: Rollout, server: Server, repository: Path
+) -> None:
+    rollout.canary("tiny", 2, 30)
+    share = told(server)
+    # Triton finds no version folder of the release there, and refuses to load it.
+    (repository / "tiny_classify_image" / "2").rename(repository / "away")
+    with pytest.raises(SwitchError, match="stays at release 1"):
+        rollout.promote("tiny", 2)
+    assert told(server) == share == live_rollout(repository, "tiny")
+    assert rollout.status("tiny").consistent
 
 
 def test_a_restarted_server_has_the_candidate_too(
