@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from tritium_builders.data import Dataset
 from tritium_builders.data.card import DataCard
@@ -23,17 +19,13 @@ from tritium_builders.models import (
     LoadedTextEncoder,
     SingleModalityHead,
 )
-from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.features import Features, compute_features
+from tritium_builders.training.fit import HeadKind, answers_of, fit, reproducible
+from tritium_builders.training.objective import make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
-from tritium_builders.training.recipe import OptimiserTable, Recipe
+from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.splits import Split
-
-ENTRY_POINTS: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
-HeadKind = Literal["fusion", "text", "image"]
-"""The recipe's fusion head, or a perceptron over one modality for comparison."""
-HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 @dataclass(frozen=True)
@@ -121,18 +113,19 @@ def train_fold(
         kind: Which head.
     """
     split = prepared.split(fold)
-    targets = torch.tensor(prepared.dataset.targets)
+    objective = make_objective(prepared.recipe, prepared.dataset)
     table, features = prepared.recipe.optimiser, prepared.features
-    with _reproducible(seed):
-        head = _make_head(prepared, kind)
+    with reproducible(seed):
+        head = _make_head(prepared, kind, objective.outputs)
         watched = torch.from_numpy(split.validation)
         epochs = max(
-            _fit(head, features, targets, split, table, losses)
+            fit(head, features, objective, split, table, losses)
             for losses in head.stages(prepared.recipe.fusion.absent_loss)
         )
-        head.tune(_answers(head, features.select(watched), kind), targets[watched])
-        validation = next(iter(_answers(head, features.select(watched), kind).values()))
-        held_out = _answers(head, features.select(torch.from_numpy(split.held_out)), kind)
+        targets = objective.targets[watched]
+        head.tune(answers_of(head, features.select(watched), kind), targets)
+        validation = next(iter(answers_of(head, features.select(watched), kind).values()))
+        held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), kind)
     return TrainedFold(
         fold=fold,
         seed=seed,
@@ -140,110 +133,31 @@ def train_fold(
         epochs=epochs,
         held_out=tuple(split.held_out.tolist()),
         probabilities={
-            modalities_key(given): logits.softmax(-1).numpy() for given, logits in held_out.items()
+            modalities_key(given): objective.answers(logits).numpy()
+            for given, logits in held_out.items()
         },
-        validation_accuracy=float((validation.argmax(-1) == targets[watched]).float().mean()),
-        validation_loss=float(nn.functional.cross_entropy(validation, targets[watched])),
+        validation_accuracy=objective.score(validation, targets),
+        validation_loss=float(objective.validation_loss(validation, targets)),
     )
 
 
-def _make_head(prepared: Prepared, kind: HeadKind) -> FusionHead:
+def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
     table = prepared.recipe.fusion
     text_features = prepared.features.text.shape[-1]
     image_features = prepared.features.image.shape[-1]
-    labels = len(prepared.dataset.labels)
     if kind != "fusion":
         return SingleModalityHead(
             text_features=text_features if kind == "text" else 0,
             image_features=image_features if kind == "image" else 0,
-            labels=labels,
+            labels=outputs,
             dropout=table.dropout,
         )
     head = FUSION_HEADS[table.strategy]
     return head(
         text_features=text_features,
         image_features=image_features,
-        labels=labels,
+        labels=outputs,
         dropout=table.dropout,
         modality_dropout=table.modality_dropout,
         **{name: getattr(table, name) for name in head.settings},
     )
-
-
-def _fit(
-    head: FusionHead,
-    features: Features,
-    targets: Tensor,
-    split: Split,
-    table: OptimiserTable,
-    losses: Mapping[Given, float],
-) -> int:
-    """Train until the validation loss has not fallen for `patience` epochs; keep the best."""
-    optimiser = torch.optim.AdamW(
-        head.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay, fused=True
-    )
-    loss_of = nn.CrossEntropyLoss(label_smoothing=table.label_smoothing)
-    train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
-    watched, given_to_watch = features.select(validation), next(iter(losses))
-    best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
-    for epoch in range(1, table.max_epochs + 1):
-        head.train()
-        for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
-            optimiser.zero_grad()
-            own = features.select(batch)
-            loss: Any = sum(
-                weight * loss_of(_logits(head, own, given), targets[batch])
-                for given, weight in losses.items()
-            )
-            loss.backward()
-            optimiser.step()
-        validation_loss = _loss(head, watched, targets[validation], given_to_watch)
-        if validation_loss < best_loss:
-            best_loss, best_epoch = validation_loss, epoch
-            best_weights = copy.deepcopy(head.state_dict())
-        elif epoch - best_epoch >= table.patience:
-            break
-    head.load_state_dict(best_weights)
-    head.eval()
-    return best_epoch
-
-
-@torch.inference_mode()
-def _loss(head: FusionHead, features: Features, targets: Tensor, given: Given) -> float:
-    head.eval()
-    return float(nn.functional.cross_entropy(_logits(head, features, given), targets))
-
-
-@torch.inference_mode()
-def _answers(head: FusionHead, features: Features, kind: HeadKind) -> dict[Given, Tensor]:
-    """Logits [N, K] for every set of modalities that the head takes."""
-    return {
-        given: _logits(head, features, given)
-        for given in ENTRY_POINTS
-        if kind == "fusion" or given == (kind,)
-    }
-
-
-def _logits(head: FusionHead, features: Features, given: Given) -> Tensor:
-    text = features.text if "text" in given else None
-    image = features.image if "image" in given else None
-    if features.text_mask is None:
-        logits: Tensor = head(text, image)
-    else:
-        logits = head(text, image, features.text_mask if "text" in given else None)
-    return logits
-
-
-@contextlib.contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Seed torch and pin what changes the order of additions; restore everything after."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic)
-            torch.set_num_threads(threads)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tritium_builders.data import Dataset
-    from tritium_builders.training.folds import HeadKind, TrainedFold
+    from tritium_builders.training.fit import HeadKind
+    from tritium_builders.training.folds import TrainedFold
 
 
 class Record(BaseModel):

@@ -184,7 +184,8 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
         The first seed's fusion head, and the comparison of all.
     """
     from tritium_builders.data.progress import track
-    from tritium_builders.training.folds import HEAD_KINDS, train_fold
+    from tritium_builders.training.fit import HEAD_KINDS
+    from tritium_builders.training.folds import train_fold
     from tritium_builders.training.report import make_report
 
     recipe = prepared.recipe

@@ -1,0 +1,112 @@
+"""The loop that trains a head on features."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from tritium_builders.models import FusionHead
+from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
+from tritium_builders.training.features import Features
+from tritium_builders.training.objective import Objective
+from tritium_builders.training.recipe import OptimiserTable
+from tritium_builders.training.splits import Split
+
+ENTRY_POINTS: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
+HeadKind = Literal["fusion", "text", "image"]
+"""The recipe's fusion head, or a perceptron over one modality for comparison."""
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
+
+
+def fit(
+    head: FusionHead,
+    features: Features,
+    objective: Objective,
+    split: Split,
+    table: OptimiserTable,
+    losses: Mapping[Given, float],
+) -> int:
+    """Train until the validation loss has not fallen for `patience` epochs; keep the best.
+
+    Args:
+        head: Ends with its best weights, in evaluation mode.
+        features: Of all items.
+        objective: What is minimised.
+        split: Which items are trained on, and which are watched.
+        table: How.
+        losses: Modalities that are given -> weight of the loss with them; the first is watched.
+
+    Returns:
+        The epoch that was best, from 1.
+    """
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay, fused=True
+    )
+    targets = objective.targets
+    train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
+    watched, given_to_watch = features.select(validation), next(iter(losses))
+    best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
+    for epoch in range(1, table.max_epochs + 1):
+        head.train()
+        for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
+            optimiser.zero_grad()
+            own = features.select(batch)
+            loss: Any = sum(
+                weight * objective.loss(logits_of(head, own, given), targets[batch])
+                for given, weight in losses.items()
+            )
+            loss.backward()
+            optimiser.step()
+        head.eval()
+        with torch.inference_mode():
+            logits = logits_of(head, watched, given_to_watch)
+            validation_loss = float(objective.validation_loss(logits, targets[validation]))
+        if validation_loss < best_loss:
+            best_loss, best_epoch = validation_loss, epoch
+            best_weights = copy.deepcopy(head.state_dict())
+        elif epoch - best_epoch >= table.patience:
+            break
+    head.load_state_dict(best_weights)
+    head.eval()
+    return best_epoch
+
+
+@torch.inference_mode()
+def answers_of(head: FusionHead, features: Features, kind: HeadKind) -> dict[Given, Tensor]:
+    """Logits [N, K] for every set of modalities that the head takes."""
+    return {
+        given: logits_of(head, features, given)
+        for given in ENTRY_POINTS
+        if kind == "fusion" or given == (kind,)
+    }
+
+
+def logits_of(head: FusionHead, features: Features, given: Given) -> Tensor:
+    """Logits FP32 [N, K] with these modalities given and the others absent."""
+    text = features.text if "text" in given else None
+    image = features.image if "image" in given else None
+    if features.text_mask is None:
+        logits: Tensor = head(text, image)
+    else:
+        logits = head(text, image, features.text_mask if "text" in given else None)
+    return logits
+
+
+@contextlib.contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and pin what changes the order of additions; restore everything after."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(threads)

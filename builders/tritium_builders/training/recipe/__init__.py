@@ -1,0 +1,43 @@
+"""Recipes: TOML files that say what to train, from what, and how.
+
+A recipe is read without PyTorch.
+"""
+
+from __future__ import annotations
+
+from tritium_builders.training.recipe.data import (
+    ColumnsTable,
+    DataTable,
+    ManifestTable,
+    OpenmojiTable,
+)
+from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.model import (
+    OVER_SEQUENCES,
+    STRATEGIES,
+    WITH_HEADS,
+    FusionTable,
+    ImageEncoderTable,
+    Strategy,
+    TextEncoderTable,
+)
+from tritium_builders.training.recipe.recipe import Recipe, load_recipe
+
+__all__ = [
+    "OVER_SEQUENCES",
+    "STRATEGIES",
+    "WITH_HEADS",
+    "ColumnsTable",
+    "DataTable",
+    "FusionTable",
+    "ImageEncoderTable",
+    "ManifestTable",
+    "OpenmojiTable",
+    "OptimiserTable",
+    "Recipe",
+    "SamplesTable",
+    "SplitTable",
+    "Strategy",
+    "TextEncoderTable",
+    "load_recipe",
+]

@@ -1,0 +1,132 @@
+"""A recipe as a whole, and how its file is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tomllib
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from tritium_builders.errors import RecipeError
+from tritium_builders.training.recipe.data import DataTable
+from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.model import (
+    OVER_SEQUENCES,
+    FusionTable,
+    ImageEncoderTable,
+    Strategy,
+    TextEncoderTable,
+)
+from tritium_builders.training.recipe.table import Table
+from tritium_client.contract import is_app_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Recipe(Table):
+    """The content of a recipe file."""
+
+    schema_version: Literal[1] = 1
+    app: str
+    """The name under which the model will be served."""
+    out: str | None = None
+    """The bundle's folder, relative to where the command runs. Default: `bundles/<app>`."""
+    seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
+    """The report gives mean and spread over these; the bundle holds the first one's head."""
+    data: DataTable
+    text_encoder: TextEncoderTable
+    image_encoder: ImageEncoderTable
+    fusion: FusionTable = FusionTable()
+    optimiser: OptimiserTable = OptimiserTable()
+    split: SplitTable = SplitTable()
+    samples: SamplesTable = SamplesTable()
+
+    @field_validator("app")
+    @classmethod
+    def _app(cls, name: str) -> str:
+        if not is_app_name(name):
+            raise ValueError(
+                f"{name!r} is not an app name; use lower-case letters, digits and _, letter first"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _pooling_fits_strategy(self) -> Recipe:
+        sequences = self.fusion.strategy in OVER_SEQUENCES
+        for name, table in (
+            ("text_encoder", self.text_encoder),
+            ("image_encoder", self.image_encoder),
+        ):
+            if (table.pooling == "none") != sequences:
+                wanted = '"none"' if sequences else 'anything but "none"'
+                raise ValueError(
+                    f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
+                )
+        return self
+
+    def with_strategy(self, strategy: Strategy) -> Recipe:
+        """The same recipe for another head.
+
+        Raises:
+            ValueError: when that head's settings are none, or the encoders' pooling does not fit.
+        """
+        content = self.model_dump()
+        content["fusion"]["strategy"] = strategy
+        return Recipe.model_validate(content)
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where the bundle goes."""
+        return Path(self.out) if self.out is not None else Path("bundles") / self.app
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: there is no such recipe; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
+            for problem in error.errors()
+        ]
+        raise RecipeError("\n".join(problems)) from error
+
+
+def _field(problem: ErrorDetails) -> str:
+    location = list(problem["loc"])
+    if problem["type"].startswith("union_tag_"):
+        location.append("source")
+    elif location[:1] == ["data"] and len(location) > 1:
+        del location[1]  # pydantic's word for which of the tables it is, and none of the file's
+    return "".join((".".join(str(part) for part in location), ": ")) if location else ""
+
+
+def _message(problem: ErrorDetails) -> str:
+    if problem["type"] == "union_tag_invalid":
+        known = str(problem["ctx"]["expected_tags"]).replace(", ", " or ")
+        return f"Input should be {known}"
+    if problem["type"] == "union_tag_not_found":
+        return "Field required"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _fix(kind: str) -> str:
+    fixes = {"missing": "add it", "extra_forbidden": "remove it or correct its spelling"}
+    fixes["union_tag_not_found"] = "add it"
+    return fixes.get(kind, "correct the value")
