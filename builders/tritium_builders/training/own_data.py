@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -11,15 +11,12 @@ from tokenizers import Tokenizer
 from tritium_builders.data.card import DataCard, make_card
 from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
+from tritium_builders.data.openclipart import load_openclipart
 from tritium_builders.data.openmoji import load_openmoji
 from tritium_builders.data.progress import track
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import (
-    LoadedImageEncoder,
-    LoadedTextEncoder,
-    load_image_encoder,
-    load_text_encoder,
-)
+from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
+from tritium_builders.training.known_encoders import known_image_encoder, known_text_encoder
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
 
@@ -46,11 +43,11 @@ def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder
         RecipeError: when an encoder cannot be used.
         MissingExtraError: when a package is not installed.
     """
-    text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
-    image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
+    text = known_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
     gap = REDUCING_GAP if recipe.image_encoder.scaled_decode else None
     how = {"reducing_gap": gap, "resizer": recipe.image_encoder.resizer}
-    return text, replace(image, preprocessing=image.preprocessing.model_copy(update=how))
+    table = recipe.image_encoder
+    return text, known_image_encoder(table.source, table.pooling, how)
 
 
 def load_data(
@@ -76,7 +73,8 @@ def load_data(
     """
     table = recipe.data
     if not isinstance(table, ManifestTable):
-        return RecipeData(load_openmoji(), None, None)
+        packaged = load_openmoji() if table.source == "openmoji" else load_openclipart()
+        return RecipeData(packaged, None, None)
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
         manifest_source(table, folder), image.preprocessing.servable_spec(), least_groups=least

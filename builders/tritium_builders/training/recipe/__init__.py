@@ -9,6 +9,7 @@ from tritium_builders.training.recipe.data import (
     ColumnsTable,
     DataTable,
     ManifestTable,
+    OpenclipartTable,
     OpenmojiTable,
 )
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
@@ -32,6 +33,7 @@ __all__ = [
     "FusionTable",
     "ImageEncoderTable",
     "ManifestTable",
+    "OpenclipartTable",
     "OpenmojiTable",
     "OptimiserTable",
     "Recipe",
