@@ -114,6 +114,7 @@ def train_fold(
     """
     split = prepared.split(fold)
     objective = make_objective(prepared.recipe, prepared.dataset)
+    objective.balance(torch.from_numpy(split.train))
     table, features = prepared.recipe.optimiser, prepared.features
     with reproducible(seed):
         head = _make_head(prepared, kind, objective.outputs)
