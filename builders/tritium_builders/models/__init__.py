@@ -12,6 +12,7 @@ from tritium_builders.models.fusion import (
     LowRankBilinearFusion,
     SequenceCrossAttentionFusion,
     SingleModalityHead,
+    TemperatureScaled,
     WeightedSumFusion,
 )
 from tritium_builders.models.image_encoders import (
@@ -35,6 +36,7 @@ _ALL: tuple[type[KnownModule], ...] = (
     EfficientNetLite,
     *FUSION_HEADS.values(),
     SingleModalityHead,
+    TemperatureScaled,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -60,6 +62,7 @@ __all__ = [
     "LowRankBilinearFusion",
     "SequenceCrossAttentionFusion",
     "SingleModalityHead",
+    "TemperatureScaled",
     "TextPooling",
     "WeightedSumFusion",
     "load_image_encoder",

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tritium_builders.data import Dataset
 from tritium_builders.training.imbalance import Balance
@@ -56,6 +57,10 @@ class Objective(ABC):
     def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """What early stopping watches, FP32 []: the loss without what only training needs."""
 
+    def calibration_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What temperatures are fitted by, FP32 []: how improbable right answers are."""
+        return self.validation_loss(logits, targets)
+
     @abstractmethod
     def answers(self, logits: Tensor) -> Tensor:
         """What a caller is answered with, FP32 [B, K]."""
@@ -98,6 +103,10 @@ class SingleLabel(Objective):
     def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy, in which labels count as they do in training."""
         return self._balance.validation_cross_entropy(logits, targets)
+
+    def calibration_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy: labels count by how often they come, whatever training did."""
+        return functional.cross_entropy(logits, targets)
 
     def answers(self, logits: Tensor) -> Tensor:
         """Probabilities."""

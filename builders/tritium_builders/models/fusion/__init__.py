@@ -14,6 +14,7 @@ from tritium_builders.models.fusion.hierarchical import HierarchicalFusion
 from tritium_builders.models.fusion.late import LateFusion
 from tritium_builders.models.fusion.low_rank_bilinear import LowRankBilinearFusion
 from tritium_builders.models.fusion.single_modality import SingleModalityHead
+from tritium_builders.models.fusion.temperature_scaled import TemperatureScaled
 from tritium_builders.models.fusion.weighted_sum import WeightedSumFusion
 
 _ALL: tuple[type[FusionHead], ...] = (
@@ -44,5 +45,6 @@ __all__ = [
     "PooledFusion",
     "SequenceCrossAttentionFusion",
     "SingleModalityHead",
+    "TemperatureScaled",
     "WeightedSumFusion",
 ]
