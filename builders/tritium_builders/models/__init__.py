@@ -16,6 +16,7 @@ from tritium_builders.models.fusion import (
     LowRankBilinearFusion,
     SequenceCrossAttentionFusion,
     SingleModalityHead,
+    TemperatureScaled,
     WeightedSumFusion,
     WordAttentionFusion,
 )
@@ -42,6 +43,7 @@ _ALL: tuple[type[KnownModule], ...] = (
     *HEADS.values(),
     SingleModalityHead,
     ScaledHead,
+    TemperatureScaled,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -72,6 +74,7 @@ __all__ = [
     "ScaledHead",
     "SequenceCrossAttentionFusion",
     "SingleModalityHead",
+    "TemperatureScaled",
     "TextPooling",
     "WeightedSumFusion",
     "WordAttentionFusion",

@@ -15,6 +15,7 @@ from tritium_builders.models.fusion.joint_embedding import JointEmbedding
 from tritium_builders.models.fusion.late import LateFusion
 from tritium_builders.models.fusion.low_rank_bilinear import LowRankBilinearFusion
 from tritium_builders.models.fusion.single_modality import SingleModalityHead
+from tritium_builders.models.fusion.temperature_scaled import TemperatureScaled
 from tritium_builders.models.fusion.weighted_sum import WeightedSumFusion
 from tritium_builders.models.fusion.word_attention import WordAttentionFusion
 
@@ -55,6 +56,7 @@ __all__ = [
     "PooledFusion",
     "SequenceCrossAttentionFusion",
     "SingleModalityHead",
+    "TemperatureScaled",
     "WeightedSumFusion",
     "WordAttentionFusion",
 ]
