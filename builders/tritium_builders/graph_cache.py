@@ -40,10 +40,10 @@ def cached_export(
 
     def export_graph() -> dict[str, bytes]:
         write(path)
-        return {path.name: path.read_bytes()}
+        return {GRAPH: path.read_bytes()}
 
     files = cached_files(f"graph-{component}", _key(bundle, component, variant), export_graph)
-    path.write_bytes(files[path.name])
+    path.write_bytes(files[GRAPH])
 
 
 def cached_encoder_export(

@@ -1,8 +1,9 @@
 """Arrays that are slow to compute, kept one by one.
 
-What was computed for an item of one data set is found again in any other. A cache is a folder of shards, zip files that hold many arrays each. A shard is written once and
-its checksums tell a damaged one from a whole one; what a damaged one held is computed again. All
-caches of one kind together stay under a limit: those that were not used for longest go first.
+What was computed for an item of one data set is found again in any other. A cache is a folder of
+shards, zip files that hold many arrays each. A shard is written once, and its checksums tell a
+damaged one from a whole one; what a damaged one held is computed again. All caches of one kind
+together stay under a limit: those that were not used for longest go first.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,9 +63,10 @@ def load_openclipart(*, size: int = 256, labels: Sequence[str] = ()) -> Dataset:
     """Make the data set, about two thousand pairs in 11 folders.
 
     Text is the clip-art's title in plain lower-case words, label the top folder. Left out are
-    folders that do not say what is shown, clip-arts without a title of their own, and links. What
-    has the same title, or looks the same but for colour, is one group. Pictures are rendered once,
-    cut to what is drawn, and kept in the user's cache folder.
+    folders that do not say what is shown, clip-arts without a title of their own, links, and
+    pictures that lie in several of the folders. What has the same title, or looks the same but for
+    colour, is one group. Pictures are rendered once, cut to what is drawn, and kept in the user's
+    cache folder.
 
     Args:
         size: The longer side of a picture in pixels; PNG with transparency.
@@ -142,7 +143,7 @@ def _make(folder: Path, paths: Sequence[str], labels: Sequence[str], size: int) 
         if size_of[_label(path)] >= LEAST and (not labels or _label(path) in labels)
     }
     pictures = dict(_draw_all(folder, list(titles), size))
-    drawn = [path for path in titles if path in pictures]
+    drawn = _without_copies([path for path in titles if path in pictures], pictures)
     groups = Joined()
     for path in drawn:
         groups.join(f"clip-art {path}", f"title {titles[path]}")
@@ -154,6 +155,14 @@ def _make(folder: Path, paths: Sequence[str], labels: Sequence[str], size: int) 
     ]
     content = json.dumps([asdict(item) for item in items], ensure_ascii=False)
     return {"items.json": content.encode(), **{path: pictures[path] for path in drawn}}
+
+
+def _without_copies(paths: Sequence[str], pictures: Mapping[str, bytes]) -> list[str]:
+    """Keep one of equal pictures; none where they lie in several top folders, without one label."""
+    copies: dict[bytes, list[str]] = defaultdict(list)
+    for path in paths:
+        copies[pictures[path]].append(path)
+    return [own[0] for own in copies.values() if len({_label(path) for path in own}) == 1]
 
 
 def _label(path: str) -> str:

@@ -11,6 +11,7 @@ from tritium_builders.models.fusion import (
     FusionHead,
     GatedFusion,
     HierarchicalFusion,
+    HybridFusion,
     JointEmbedding,
     LateFusion,
     LowRankBilinearFusion,
@@ -44,6 +45,7 @@ _ALL: tuple[type[KnownModule], ...] = (
     SingleModalityHead,
     ScaledHead,
     TemperatureScaled,
+    HybridFusion,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -64,6 +66,7 @@ __all__ = [
     "HierarchicalFusion",
     "HuggingFaceImageEncoder",
     "HuggingFaceTextEncoder",
+    "HybridFusion",
     "ImagePooling",
     "JointEmbedding",
     "KnownModule",

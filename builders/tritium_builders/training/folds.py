@@ -15,10 +15,13 @@ from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
     FUSION_HEADS,
     FusionHead,
+    HybridFusion,
+    LateFusion,
     LoadedImageEncoder,
     LoadedTextEncoder,
     SingleModalityHead,
 )
+from tritium_builders.models.fusion.base import BOTH
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
@@ -27,6 +30,7 @@ from tritium_builders.training.objective import make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.splits import Split
+from tritium_client.contract import Modality
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Prepared:
     image: LoadedImageEncoder
     features: Features
     card: DataCard | None = None
-    """What the data set consists of; None for the demo data set."""
+    """What the data set consists of; None where somebody made it in Python."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
@@ -95,8 +99,7 @@ def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) 
     data = load_data(recipe, folder, text, image, every_fold=every_fold)
     features = compute_features(data.dataset, text, image)
     prepared = Prepared(recipe, data.dataset, text, image, features, data.card)
-    if data.split is not None:
-        prepared._splits[recipe.split.fold] = data.split
+    prepared.keep_split(recipe.split.fold, data.split)
     return prepared
 
 
@@ -121,8 +124,9 @@ def train_fold(
         head = _make_head(prepared, kind, objective.outputs)
         watched = torch.from_numpy(split.validation)
         epochs = max(
-            fit(head, features, objective, split, table, losses)
-            for losses in head.stages(prepared.recipe.fusion.absent_loss)
+            fit(part, features, objective, split, table, losses)
+            for part in head.parts()
+            for losses in part.stages(prepared.recipe.fusion.absent_loss)
         )
         targets = objective.targets[watched]
         head.tune(answers_of(head, features.select(watched), kind), targets)
@@ -147,22 +151,29 @@ def train_fold(
 
 
 def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
-    table = prepared.recipe.fusion
-    text_features = prepared.features.text.shape[-1]
-    image_features = prepared.features.image.shape[-1]
     if kind != "fusion":
-        return SingleModalityHead(
-            text_features=text_features if kind == "text" else 0,
-            image_features=image_features if kind == "image" else 0,
-            labels=outputs,
-            dropout=table.dropout,
-        )
-    head = FUSION_HEADS[table.strategy]
-    return head(
-        text_features=text_features,
-        image_features=image_features,
+        return _single_head(prepared, kind, outputs)
+    table = prepared.recipe.fusion
+    make = FUSION_HEADS[table.strategy]
+    head = make(
+        text_features=prepared.features.text.shape[-1],
+        image_features=prepared.features.image.shape[-1],
         labels=outputs,
         dropout=table.dropout,
         modality_dropout=table.modality_dropout,
-        **{name: getattr(table, name) for name in head.settings},
+        **{name: getattr(table, name) for name in make.settings},
+    )
+    if not table.hybrid or isinstance(head, LateFusion):
+        return head
+    text, image = (_single_head(prepared, name, outputs) for name in BOTH)
+    return HybridFusion(head, text, image)
+
+
+def _single_head(prepared: Prepared, kind: Modality, outputs: int) -> SingleModalityHead:
+    features = prepared.features.text if kind == "text" else prepared.features.image
+    return SingleModalityHead(
+        text_features=features.shape[-1] if kind == "text" else 0,
+        image_features=features.shape[-1] if kind == "image" else 0,
+        labels=outputs,
+        dropout=prepared.recipe.fusion.dropout,
     )

@@ -13,6 +13,7 @@ from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
 from tritium_builders.data.openclipart import load_openclipart
 from tritium_builders.data.openmoji import load_openmoji
+from tritium_builders.data.pictures import facts_of
 from tritium_builders.data.progress import track
 from tritium_builders.errors import RecipeError
 from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
@@ -30,10 +31,9 @@ class RecipeData:
     """What a recipe trains on."""
 
     dataset: Dataset
-    split: Split | None
-    """Of the recipe's fold, where the card needed it."""
-    card: DataCard | None
-    """None for the demo data set."""
+    split: Split
+    """Of the recipe's fold."""
+    card: DataCard
 
 
 def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder]:
@@ -74,7 +74,10 @@ def load_data(
     table = recipe.data
     if not isinstance(table, ManifestTable):
         packaged = load_openmoji() if table.source == "openmoji" else load_openclipart()
-        return RecipeData(packaged, None, None)
+        facts = tuple(facts_of(item.read_image()) for item in packaged.items)
+        loaded = LoadedManifest(packaged, facts, (), packaged.content_hash)
+        split = make_split(recipe, packaged, recipe.split.fold)
+        return RecipeData(packaged, split, _card(recipe, loaded, split, text))
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
         manifest_source(table, folder), image.preprocessing.servable_spec(), least_groups=least

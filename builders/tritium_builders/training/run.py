@@ -24,7 +24,7 @@ REPORT = "report.json"
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
 DATA_CARD = "data_card.json"
-"""What the data consists of, in the bundle, where it is the user's own."""
+"""What the data consists of, in the bundle."""
 
 
 def train(
@@ -67,23 +67,16 @@ def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
     """Check the data of a recipe, pictures included, and describe it; train nothing.
 
     Args:
-        recipe_path: A recipe file with `source = "manifest"`.
+        recipe_path: A recipe file.
 
     Raises:
         RecipeError: with file, line, column and fix of the first ten problems.
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
-    if not isinstance(recipe.data, ManifestTable):
-        raise RecipeError(
-            f"{recipe_path}: data.source is {recipe.data.source!r}, which needs no check; "
-            'give a recipe with source = "manifest"'
-        )
     with needs("train"):
         from tritium_builders.training.own_data import load_data, load_encoders
-    data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
-    assert data.card is not None  # noqa: S101 - manifests have one
-    return data.card
+    return load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe)).card
 
 
 def compare_strategies(
