@@ -26,9 +26,9 @@ from tritium_benchmarks.results import write_results
 from tritium_builders.data.cache import content_key
 from tritium_builders.data.progress import track
 from tritium_builders.training.compare import head_milliseconds
-from tritium_builders.training.fit import HeadKind
 from tritium_builders.training.folds import Prepared, prepare, train_fold
 from tritium_builders.training.metrics import calibration_error, macro_f1
+from tritium_builders.training.objective import HeadKind
 from tritium_builders.training.recipe import OVER_SEQUENCES, STRATEGIES, Recipe, load_recipe
 
 NAME = "fusion_strategies"

@@ -48,6 +48,9 @@ class Features:
     """INT64 [N, L] beside a sequence, 1 for a token; None beside pooled features."""
     image: Tensor
     """FP32 [N, D], or [N, P, D]."""
+    offsets: Tensor | None = None
+    """INT64 [N, W, 2]: where the words of texts that are tagged begin and end. `text` and its mask
+    have a row for each word then."""
 
     def select(self, indices: Tensor) -> Features:
         """Take some items.
@@ -56,7 +59,8 @@ class Features:
             indices: INT64 [M].
         """
         mask = None if self.text_mask is None else self.text_mask[indices]
-        return Features(self.text[indices], mask, self.image[indices])
+        offsets = None if self.offsets is None else self.offsets[indices]
+        return Features(self.text[indices], mask, self.image[indices], offsets)
 
 
 def compute_features(
@@ -75,15 +79,33 @@ def compute_features(
     Raises:
         RecipeError: naming an item whose text or picture cannot be read.
     """
-    texts = _text_rows(dataset.items, text)
     images = _image_rows(dataset.items, image)
-    text_features, mask = _padded(texts) if text.pooling == "none" else (_flat(texts), None)
     image_features = np.stack(images) if image.pooling == "none" else _flat(images)
+    mask = offsets = None
+    if dataset.task == "tagging":
+        text_features, mask, offsets = _words(dataset.items, text)
+    elif text.pooling == "none":
+        text_features, mask = _padded(_text_rows(dataset.items, text, _token_ids))
+    else:
+        text_features = _flat(_text_rows(dataset.items, text, _token_ids))
     return Features(
         text=torch.from_numpy(text_features),
         text_mask=None if mask is None else torch.from_numpy(mask),
         image=torch.from_numpy(image_features),
+        offsets=None if offsets is None else torch.from_numpy(offsets),
     )
+
+
+def _words(items: Sequence[Item], text: LoadedTextEncoder) -> tuple[Array, Array, Array]:
+    """A row of features for each word [N, W, D], the words' mask and where they are."""
+    rows = _text_rows(items, text, _word_ids)
+    model = _model(text=text)
+    words = [_words_of(item, model) for item in items]
+    features, mask = _padded([row[one.starts] for row, one in zip(rows, words, strict=True)])
+    offsets = np.zeros((*mask.shape, 2), dtype=np.int64)
+    for index, one in enumerate(words):
+        offsets[index, : len(one.offsets)] = one.offsets
+    return features, mask, offsets
 
 
 def _flat(rows: Sequence[Array]) -> Array:
@@ -102,14 +124,18 @@ def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:
     return features, mask
 
 
-def _text_rows(items: Sequence[Item], text: LoadedTextEncoder) -> list[Array]:
+def _text_rows(
+    items: Sequence[Item],
+    text: LoadedTextEncoder,
+    ids_of: Callable[[Item, FusionModel], list[int]],
+) -> list[Array]:
     """For each item its text's features, [1, D] or [tokens, D]."""
     names = [hashlib.sha256(item.text.encode()).hexdigest() for item in items]
     many = len(items) >= MANY
 
     def compute(missing: Mapping[str, Item]) -> Iterator[tuple[str, Array]]:
         model = _model(text=text)
-        rows = {name: _token_ids(item, model) for name, item in missing.items()}
+        rows = {name: ids_of(item, model) for name, item in missing.items()}
         # Texts of like length go together, so that little is spent on padding.
         order = sorted(rows, key=lambda name: len(rows[name]))
 
@@ -129,7 +155,7 @@ def _text_rows(items: Sequence[Item], text: LoadedTextEncoder) -> list[Array]:
 
         return _encoded(engine, encode, _batches(order, TEXT_BATCH), "Encoding texts")
 
-    cache = ArrayCache("text-features", _key(text, many=many))
+    cache = ArrayCache("text-features", _key(text, ids_of.__name__, many=many))
     return _through(cache, dict(zip(names, items, strict=True)), names, compute)
 
 
@@ -155,7 +181,7 @@ def _image_rows(items: Sequence[Item], image: LoadedImageEncoder) -> list[Array]
 
         return _encoded(engine, encode, _batches(order, IMAGE_BATCH), "Encoding pictures")
 
-    cache = ArrayCache("image-features", _key(image, many=many))
+    cache = ArrayCache("image-features", _key(image, "pixels", many=many))
     return _through(cache, dict(zip(names, items, strict=True)), names, compute)
 
 
@@ -198,10 +224,10 @@ def _samples(names: Sequence[str]) -> list[Sequence[str]]:
     return _batches(names[:: max(1, len(names) // CHECKED)][:CHECKED], 2)
 
 
-def _key(encoder: LoadedTextEncoder | LoadedImageEncoder, *, many: bool) -> str:
+def _key(encoder: LoadedTextEncoder | LoadedImageEncoder, inputs: str, *, many: bool) -> str:
     libraries = ("torch", "openvino") if many else ("torch",)
     versions = [f"{name} {metadata.version(name)}" for name in libraries]
-    return content_key(part.encode() for part in (fingerprint(encoder), *versions))
+    return content_key(part.encode() for part in (fingerprint(encoder), inputs, *versions))
 
 
 def _model(
@@ -226,6 +252,18 @@ def _token_ids(item: Item, model: FusionModel) -> list[int]:
     spec = model.text.servable_spec()
     try:
         return text_tokenizer.encode(model.tokenizer, item.text.encode(), spec)
+    except ValueError as error:
+        raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
+
+
+def _word_ids(item: Item, model: FusionModel) -> list[int]:
+    return _words_of(item, model).ids
+
+
+def _words_of(item: Item, model: FusionModel) -> text_tokenizer.Words:
+    spec = model.text.servable_spec()
+    try:
+        return text_tokenizer.encode_words(model.tokenizer, item.text.encode(), spec)
     except ValueError as error:
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 

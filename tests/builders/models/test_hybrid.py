@@ -46,7 +46,7 @@ def test_with_both_probabilities_are_averaged_by_the_weights() -> None:
     weights = torch.tensor([0.2, 0.3, 0.5])
     head.weights.copy_(weights)
     expected = sum(w * part.softmax(-1) for w, part in zip(weights, parts, strict=True))
-    assert torch.allclose(head(text, image).softmax(-1), expected, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(head(text, image).softmax(-1), expected, atol=1e-6)
 
 
 def test_padding_changes_nothing_over_sequences() -> None:

@@ -177,7 +177,7 @@ def test_where_openvino_disagrees_pytorch_does_the_work(
 
     monkeypatch.setattr("tritium_builders.training.encoder_runs._openvino", wrong)
     assert_equals_reference(compute_features(few, *encoders), few, encoders)
-    text, image = (record.message for record in caplog.records)
+    image, text = (record.message for record in caplog.records)
     assert text.startswith("text encoder: PyTorch computes its features, as OpenVINO cannot: rel")
     assert image.endswith("as OpenVINO cannot: no such operator")
 

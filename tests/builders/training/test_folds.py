@@ -17,6 +17,7 @@ from tritium_builders.models import (
     HybridFusion,
     LateFusion,
 )
+from tritium_builders.models.fusion.base import BOTH
 from tritium_builders.training.features import compute_features
 from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, train_fold
@@ -59,8 +60,8 @@ def test_a_hybrid_loses_nothing_to_models_of_one_modality(prepared: Prepared) ->
     hybrid = train_fold(with_fusion(prepared, hybrid=True), fold=0, seed=0)
     assert isinstance(hybrid.head, HybridFusion)
     assert float(hybrid.head.weights.sum()) == pytest.approx(1)
-    for kind in ("text", "image"):
-        own = answers_of(getattr(hybrid.head, kind), prepared.features, kind)[kind,]
+    for kind in BOTH:
+        own = answers_of(getattr(hybrid.head, kind), prepared.features, [(kind,)])[kind,]
         expected = own[list(hybrid.held_out)].softmax(-1).numpy()
         np.testing.assert_allclose(hybrid.probabilities[kind], expected, atol=1e-6)
         alone = train_fold(prepared, fold=0, seed=0, kind=kind)

@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 from typing_extensions import Self
 
-from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, FusionHead, Given, present
+from tritium_builders.models.fusion.base import (
+    BOTH,
+    IMAGE,
+    TEXT,
+    FusionHead,
+    Given,
+    Loss,
+    present,
+)
 from tritium_builders.models.fusion.single_modality import SingleModalityHead
 
 STEPS = 20
@@ -78,13 +87,19 @@ class HybridFusion(FusionHead):
         """The three heads, trained one after the other."""
         return self.fusion, self.text, self.image
 
-    def tune(self, answers: Mapping[Given, Tensor], targets: Tensor) -> None:
-        """Choose the weights with the lowest cross-entropy; of equals the most for the fusion head.
+    def tune(
+        self,
+        answers: Mapping[Given, Tensor],
+        targets: Tensor,
+        loss: Loss = functional.cross_entropy,
+    ) -> None:
+        """Choose the weights with the lowest loss; of equals the most for the fusion head.
 
         Args:
             answers: Logits FP32 [N, K] on the validation side, by the modalities that were given,
                 from before the weights are tuned.
             targets: INT64 [N], its labels.
+            loss: Logits and targets -> how wrong they are.
         """
         parts = [answers[given].double().softmax(-1) for given in (BOTH, TEXT, IMAGE)]
         losses = {}
@@ -92,7 +107,7 @@ class HybridFusion(FusionHead):
             for text in range(STEPS - own + 1):
                 weights = (own / STEPS, text / STEPS, (STEPS - own - text) / STEPS)
                 pooled = _pool(parts, torch.tensor(weights, dtype=torch.float64))
-                losses[weights] = round(float(nn.functional.nll_loss(pooled, targets)), 9)
+                losses[weights] = round(float(loss(pooled, targets)), 9)
         best = min(losses, key=lambda weights: losses[weights])
         self.weights.copy_(torch.tensor(best))
 
