@@ -38,8 +38,9 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
 
-fusion-table: $(READY)  ## fusion strategies on the demo data, five seeds: docs/fusion.md
-	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml benchmarks/results --page docs/fusion.md
+fusion-table: $(READY)  ## fusion strategies on two data sets, five seeds: docs/fusion.md
+	@tools/install-openclipart.sh
+	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml recipes/openclipart.toml --results benchmarks/results --page docs/fusion.md
 
 # Repositories of their own, made anew: in one that is in use, what was just built is not live yet.
 MEASURED := .cache/bench

@@ -33,9 +33,6 @@ from tritium_builders.servables.engine import OpenVinoRuntime
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS, PIXELS, Modality
 
-MANY = 256
-"""Items of a data set from which exporting a graph takes less time than it saves."""
-
 Inputs = Mapping[str, npt.NDArray[Any]]
 """One batch: `input_ids` and `attention_mask` INT64 [B, L], or `pixels` UINT8 [B, H, W, 3]."""
 Features = npt.NDArray[np.float32]

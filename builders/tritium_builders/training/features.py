@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,14 @@ from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.reference import FusionModel
 from tritium_builders.servables import image_decoder, text_tokenizer
-from tritium_builders.training.encoder_runs import MANY, EncoderRun, Inputs, encoder_run
 from tritium_builders.training.known_encoders import fingerprint
 from tritium_client.contract import ATTENTION_MASK, PIXELS
 
+if TYPE_CHECKING:
+    from tritium_builders.training.encoder_runs import EncoderRun, Inputs
+
+MANY = 256
+"""Items of a data set from which exporting a graph takes less time than it saves."""
 TEXT_BATCH = 32
 IMAGE_BATCH = 8
 CHECKED = 8
@@ -130,10 +134,13 @@ def _text_rows(
     ids_of: Callable[[Item, FusionModel], list[int]],
 ) -> list[Array]:
     """For each item its text's features, [1, D] or [tokens, D]."""
+    # What runs encoders is imported when one has to run: it takes a part of a second.
     names = [hashlib.sha256(item.text.encode()).hexdigest() for item in items]
     many = len(items) >= MANY
 
     def compute(missing: Mapping[str, Item]) -> Iterator[tuple[str, Array]]:
+        from tritium_builders.training.encoder_runs import encoder_run
+
         model = _model(text=text)
         rows = {name: ids_of(item, model) for name, item in missing.items()}
         # Texts of like length go together, so that little is spent on padding.
@@ -165,6 +172,8 @@ def _image_rows(items: Sequence[Item], image: LoadedImageEncoder) -> list[Array]
     many = len(items) >= MANY
 
     def compute(missing: Mapping[str, Item]) -> Iterator[tuple[str, Array]]:
+        from tritium_builders.training.encoder_runs import encoder_run
+
         model = _model(image=image)
 
         def inputs(batch: Sequence[str]) -> Inputs:

@@ -28,7 +28,7 @@ from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import answers_of, fit, reproducible
-from tritium_builders.training.objective import HeadKind, make_objective
+from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.splits import Split
@@ -128,16 +128,14 @@ def train_fold(
     split = prepared.split(fold)
     objective = make_objective(prepared.recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(split.train))
-    table, features = prepared.recipe.optimiser, prepared.features
+    features = prepared.features
     with reproducible(seed):
-        head = _make_head(prepared, kind, objective.outputs)
+        head, epochs = _fitted(prepared, objective, split, kind, seed)
+        if kind == "fusion" and prepared.recipe.fusion.hybrid and not isinstance(head, LateFusion):
+            alone = (_fitted(prepared, objective, split, one, seed)[0] for one in BOTH)
+            head = HybridFusion(head, *alone)
         watched = torch.from_numpy(split.validation)
         given = objective.given if kind == "fusion" else ((kind,),)
-        epochs = max(
-            fit(part, features, objective, split, table, losses)
-            for part in head.parts()
-            for losses in _stages(prepared.recipe, part, kind)
-        )
         targets = objective.targets[watched]
         answers = answers_of(head, features.select(watched), given)
         head.tune(answers, targets, objective.validation_loss)
@@ -165,6 +163,20 @@ def train_fold(
     )
 
 
+def _fitted(
+    prepared: Prepared, objective: Objective, split: Split, kind: HeadKind, seed: int
+) -> tuple[FusionHead, int]:
+    """A head that is trained from its seed on, and the epochs that took."""
+    with reproducible(seed):
+        head = _make_head(prepared, kind, objective.outputs)
+        table, features = prepared.recipe.optimiser, prepared.features
+        epochs = max(
+            fit(head, features, objective, split, table, losses)
+            for losses in _stages(prepared.recipe, head, kind)
+        )
+    return head, epochs
+
+
 def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
     """What is minimised, one stage after the other."""
     if kind != "fusion" and not isinstance(head, SingleModalityHead):
@@ -178,7 +190,7 @@ def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         return _single_head(prepared, kind, outputs)
     make = HEADS[table.strategy]
     extra: dict[str, Any] = {"task": prepared.recipe.task} if make is LateFusion else {}
-    head = make(
+    return make(
         **extra,
         text_features=prepared.features.text.shape[-1],
         image_features=prepared.features.image.shape[-1],
@@ -187,10 +199,6 @@ def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         modality_dropout=table.modality_dropout,
         **{name: getattr(table, name) for name in make.settings},
     )
-    if not table.hybrid or isinstance(head, LateFusion):
-        return head
-    text, image = (_single_head(prepared, name, outputs) for name in BOTH)
-    return HybridFusion(head, text, image)
 
 
 def _single_head(prepared: Prepared, kind: Modality, outputs: int) -> SingleModalityHead:

@@ -268,15 +268,6 @@ def test_the_train_command_prints_the_card(trained: Trained) -> None:
     assert json.loads(printed.stdout)["data_card"]["items"] == 47
 
 
-def test_the_demo_data_has_a_card_too_and_nothing_on_two_sides() -> None:
-    card = check_data(Path(__file__).parents[3] / "recipes" / "openmoji.toml")
-    assert (card.data, card.items, card.splits) == ("openmoji", 1629, "folds")
-    assert card.sides == {"train": 1139, "validation": 163, "test": 327}
-    assert card.images.formats == {"PNG": 1629}
-    assert card.duplicates.pictures_on_two_sides == card.duplicates.texts_on_two_sides == 0
-    assert card.duplicates.contradictions == 0
-
-
 def test_the_bundle_builds(trained: Trained, tmp_path: Path) -> None:
     release = build(trained.bundle, target="onnxruntime", repository=tmp_path / "models")
     assert release.number == 1

@@ -6,7 +6,7 @@ during training: Neverova et al. 2016, "ModDrop: adaptive multi-modal gesture re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -71,10 +71,6 @@ class FusionHead(KnownModule):
         if absent_loss == 0:
             return ({BOTH: 1.0},)
         return ({BOTH: 1.0, TEXT: absent_loss, IMAGE: absent_loss},)
-
-    def parts(self) -> Sequence[FusionHead]:
-        """The heads that training fits one after the other, each as if alone: itself."""
-        return (self,)
 
     def tune(
         self,

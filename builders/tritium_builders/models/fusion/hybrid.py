@@ -29,8 +29,8 @@ class HybridFusion(FusionHead):
     """Any fusion head, and two single-modality heads: with both, their probabilities are averaged.
 
     With a modality absent, the other one's own head answers, so this model is then exactly the
-    model that was made for that modality. Each of the three is trained as if alone; the weights
-    of the average are chosen afterwards on the validation side.
+    model that was made for that modality. The three are trained before, each as if alone; the
+    weights of the average are chosen afterwards on the validation side.
 
     Args:
         fusion: The fusion head.
@@ -44,9 +44,7 @@ class HybridFusion(FusionHead):
     kind: ClassVar[str] = "hybrid"
     weights: Tensor
 
-    def __init__(
-        self, fusion: FusionHead, text: SingleModalityHead, image: SingleModalityHead
-    ) -> None:
+    def __init__(self, fusion: FusionHead, text: FusionHead, image: FusionHead) -> None:
         super().__init__(modality_dropout=fusion.modality_dropout)
         self.fusion, self.text, self.image = fusion, text, image
         # Until they are tuned, the fusion head answers alone.
@@ -82,10 +80,6 @@ class HybridFusion(FusionHead):
             )
             logits = _pool([part.softmax(-1) for part in parts], self.weights)
         return logits
-
-    def parts(self) -> Sequence[FusionHead]:
-        """The three heads, trained one after the other."""
-        return self.fusion, self.text, self.image
 
     def tune(
         self,
@@ -128,8 +122,8 @@ class HybridFusion(FusionHead):
         fusion = KNOWN_MODULES[config["kind"]].from_config(config["fusion"])
         if not isinstance(fusion, FusionHead):
             raise TypeError(f"{config['kind']!r} is no fusion head")
-        text, image = (SingleModalityHead.from_config(config[name]) for name in ("text", "image"))
-        return cls(fusion, text, image).eval()
+        alone = (SingleModalityHead.from_config(config[name]) for name in ("text", "image"))
+        return cls(fusion, *alone).eval()
 
 
 def _pool(probabilities: Sequence[Tensor], weights: Tensor) -> Tensor:
