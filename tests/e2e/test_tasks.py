@@ -13,7 +13,8 @@ from tests.e2e.conftest import FULL
 from tests.support.command_line import tritium
 from tests.support.tasks import MOODS, SCORES, TAGS, task_bundle
 from tritium_builders import Bundle, build
-from tritium_builders.release import load_release, release_folder
+from tritium_builders.errors import PublishError
+from tritium_builders.release import list_releases, load_release, release_folder
 from tritium_builders.verdicts import spans_of
 from tritium_client import AppLacksCapability, Client, InvalidInput
 from tritium_client.contract import Task
@@ -133,6 +134,14 @@ def test_a_text_without_words_is_refused(server: Server) -> None:
             client.tag("\u200b\u200b")
         with pytest.raises(AppLacksCapability):
             client.score(text="a")
+
+
+def test_an_app_keeps_its_task(bundles: dict[Task, Bundle], repository: Path) -> None:
+    folder = bundles["multilabel"].folder.parent / "other"
+    other = task_bundle(folder, "regression", app="multilabel")
+    with pytest.raises(PublishError, match="has releases that annotate"):
+        build(other, repository=repository, target="openvino")
+    assert list_releases(repository, "multilabel")[-1:] == [2 if FULL else 1]
 
 
 @pytest.mark.parametrize(
