@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import tritium
 from tests.support.command_line import tritium_inside
-from tests.support.known import known_bundle
 from tritium_builders import Bundle, build
 
 
@@ -83,18 +82,15 @@ def test_build_prints_parity_and_says_when_it_is_already_built(
     assert f"target {chosen}, measured here" in words
 
 
-def test_a_failed_build_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+def test_a_failed_build_is_one_line_and_exit_code_1(custom_copy: Path, tmp_path: Path) -> None:
     from tests.builders.test_bundle import edit
 
-    bundle = known_bundle(tmp_path / "known")
-    edit(bundle.folder, 'resample = "bicubic"', 'resample = "lanczos"')
-    failed = tritium_inside(
-        "build", str(bundle.folder), "--repository", str(tmp_path / "repository")
-    )
+    edit(custom_copy, 'resample = "bicubic"', 'resample = "lanczos"')
+    failed = tritium_inside("build", str(custom_copy), "--repository", str(tmp_path / "repository"))
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
     assert "parity: stage image_decoder, output pixels, sample sample-" in failed.stderr
-    assert not (tmp_path / "repository" / "known_classify").exists()
+    assert not (tmp_path / "repository" / "custom_classify").exists()
 
 
 def test_an_unknown_target_is_wrong_usage(custom: Bundle) -> None:

@@ -155,6 +155,7 @@ def _launch(
         "--load-model=*",
         # Our configs are complete; completing them would start each stub twice.
         "--disable-auto-complete-config",
+        "--exit-timeout-secs=1",
         f"--grpc-address={url.partition(':')[0]}",
         f"--grpc-port={url.partition(':')[2]}",
         "--allow-http=false",
