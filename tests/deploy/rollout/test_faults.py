@@ -180,8 +180,8 @@ def test_what_does_not_load_is_taken_out_again(
     rollout: Rollout, server: Server, repository: Path
 ) -> None:
     number = next(NUMBERS)
-    parameters = {"fusion_head_text": {"fault": "raise"}}
-    publish_candidate(repository, TinyApp(number=number, bias=0.7, parameters=parameters))
+    broken = TinyApp(number=number, bias=0.7, parameters={"fusion_head_text": {"fault": "raise"}})
+    publish_candidate(repository, broken)
     with pytest.raises(CandidateError, match="the engine file is truncated"):
         rollout.stage("tiny", number)
     assert_untouched(rollout, server)
