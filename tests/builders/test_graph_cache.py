@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.test_bundle import edit
-from tests.support.known import known_bundle
+from tests.support.known import fusion_bundle, known_bundle
 from tritium_builders import Bundle, graphs
 from tritium_builders.graphs import write_graphs
 
@@ -85,4 +85,12 @@ def test_other_preprocessing_is_another_graph(
     edit(known_copy, "rescale_factor = 0.00392156862745098", "rescale_factor = 1.0")
     second = write(Bundle.load(known_copy), tmp_path / "2")
     assert "image_encoder" in exported
+    assert "text_encoder" not in exported, "it reads no pictures"
     assert second["image_encoder"] != first.graphs["image_encoder"]
+
+
+def test_another_kind_of_head_leaves_the_encoders_graphs(
+    exported: list[str], tmp_path: Path
+) -> None:
+    write(fusion_bundle(tmp_path / "gated", "gated"), tmp_path / "2")
+    assert exported == ["fusion_head"] * 3
