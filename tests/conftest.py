@@ -16,23 +16,32 @@ import pytest
 RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 
 
-TOGETHER = {
-    "e2e": "demo", "docs": "demo", "training": "demo",
-    "tensorrt": "tensorrt", "precision": "tensorrt",
-    "rollout": "rollout",
-}  # fmt: skip
-"""Folder -> its room. The first three share the trained demo app, and so one worker."""
+ROOMS = (
+    ("tests/builders/training/test_train.py", "demo"),
+    ("tests/builders/training/", "training"),
+    ("tests/e2e/test_fusion_strategies.py", "small"),
+    ("tests/e2e/test_tasks.py", "small"),
+    ("tests/e2e/", "demo"),
+    ("tests/docs/", "demo"),
+    ("tests/builders/tensorrt/", "tensorrt"),
+    ("tests/builders/precision/", "tensorrt"),
+    ("tests/deploy/rollout/", "rollout"),
+)
+"""Where a test lies -> its room, the first that fits; of the others, the folder is the room. Those
+of `demo` share the trained demo app, those of `small` serve small apps of their own."""
 
 
-LONGEST_FIRST = ("demo", "builders", "client", "tensorrt", "rollout", "deploy")
+LONGEST_FIRST = (
+    "demo", "builders", "client", "training", "tensorrt", "small", "rollout", "deploy",
+)  # fmt: skip
 """Two workers take the rooms in this order; a long one at the end would leave one of them idle."""
 
 
 def room_of(nodeid: str) -> str:
     """The room of a test: the tests of a room share slow fixtures, and so one worker."""
-    folders = nodeid.partition("::")[0].split("/")[1:-1]
-    shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
-    return (*shared, *folders, "other")[0]
+    path = nodeid.partition("::")[0]
+    chosen = [room for place, room in ROOMS if path.startswith(place)]
+    return (*chosen, *path.split("/")[1:-1], "other")[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
