@@ -1,5 +1,10 @@
 """Architectures that a bundle keeps by name and weights, and how they are loaded."""
 
+from tritium_builders.models.ensembles import (
+    ConcatenatedEncoder,
+    EnsembleHead,
+    SequenceEnsembleHead,
+)
 from tritium_builders.models.fusion import (
     FUSION_HEADS,
     ConcatFusion,
@@ -35,6 +40,9 @@ _ALL: tuple[type[KnownModule], ...] = (
     EfficientNetLite,
     *FUSION_HEADS.values(),
     SingleModalityHead,
+    EnsembleHead,
+    SequenceEnsembleHead,
+    ConcatenatedEncoder,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -44,9 +52,11 @@ __all__ = [
     "FUSION_HEADS",
     "KNOWN_MODULES",
     "ConcatFusion",
+    "ConcatenatedEncoder",
     "CrossAttentionFusion",
     "CrossModalTransformerFusion",
     "EfficientNetLite",
+    "EnsembleHead",
     "FusionHead",
     "GatedFusion",
     "HierarchicalFusion",
@@ -59,6 +69,7 @@ __all__ = [
     "LoadedTextEncoder",
     "LowRankBilinearFusion",
     "SequenceCrossAttentionFusion",
+    "SequenceEnsembleHead",
     "SingleModalityHead",
     "TextPooling",
     "WeightedSumFusion",

@@ -242,7 +242,7 @@ def write_bundle(
         image_encoder=prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
         fusion_head=trained.head,
-        fusion=recipe.fusion.strategy,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
