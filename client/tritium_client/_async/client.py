@@ -41,6 +41,8 @@ from tritium_client.contract import Verb
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tritium_client._labelling import LabellingQueue
+
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_MAX_IN_FLIGHT = 128
 
@@ -67,8 +69,8 @@ class AsyncClient:
             waits for a place, within its own deadline.
         transport: `"grpc"`: everything travels as a message. `"shared_memory"`: inputs from 256 KiB
             are handed to a server on this host through shared memory (Linux). `"auto"` chooses; as
-            measured, it chooses gRPC. Or an object that carries the requests in place of gRPC, for
-            instance a mock; `url` is then not used.
+            measured, it chooses gRPC. Or an object in gRPC's place, for instance a mock.
+        labelling_queue: Keeps a sample of what is classified for people to label; None for never.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
@@ -92,6 +94,7 @@ class AsyncClient:
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         transport: TransportName | AsyncTransport = "auto",
+        labelling_queue: LabellingQueue | None = None,
     ) -> None:
         endpoints = checked_endpoints(url)
         self._app = None if app is None else checked_app(app)
@@ -101,7 +104,7 @@ class AsyncClient:
             transport = open_transport(transport, endpoints, security)
         self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = AsyncCatalog(self._sender)
-        self._router = AsyncRouter(self._sender, self._catalog)
+        self._router = AsyncRouter(self._sender, self._catalog, labelling_queue)
 
     @property
     def endpoint(self) -> str:

@@ -42,6 +42,8 @@ from tritium_client.contract import Verb
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tritium_client._labelling import LabellingQueue
+
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_MAX_IN_FLIGHT = 128
 
@@ -68,8 +70,8 @@ class Client:
             waits for a place, within its own deadline.
         transport: `"grpc"`: everything travels as a message. `"shared_memory"`: inputs from 256 KiB
             are handed to a server on this host through shared memory (Linux). `"auto"` chooses; as
-            measured, it chooses gRPC. Or an object that carries the requests in place of gRPC, for
-            instance a mock; `url` is then not used.
+            measured, it chooses gRPC. Or an object in gRPC's place, for instance a mock.
+        labelling_queue: Keeps a sample of what is classified for people to label; None for never.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
@@ -93,6 +95,7 @@ class Client:
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         transport: TransportName | Transport = "auto",
+        labelling_queue: LabellingQueue | None = None,
     ) -> None:
         endpoints = checked_endpoints(url)
         self._app = None if app is None else checked_app(app)
@@ -102,7 +105,7 @@ class Client:
             transport = open_transport(transport, endpoints, security)
         self._sender = Sender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = Catalog(self._sender)
-        self._router = Router(self._sender, self._catalog)
+        self._router = Router(self._sender, self._catalog, labelling_queue)
 
     @property
     def endpoint(self) -> str:
