@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tritium_client._labelling import LabellingCounts, LabellingQueue
     from tritium_client._mock import MockApp
     from tritium_client._results import (
+        Annotation,
         AppStatus,
         Classification,
         Embedding,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from tritium_client._sync.mock import MockTransport
 
 __all__ = [
+    "Annotation",
     "AppLacksCapability",
     "AppNotFound",
     "AppStatus",
@@ -99,6 +101,7 @@ _MODULES = {
     "_hedging": ("HedgePolicy",),
     "_labelling": ("LabellingCounts", "LabellingQueue"),
     "_results": (
+        "Annotation",
         "AppStatus",
         "Classification",
         "Embedding",

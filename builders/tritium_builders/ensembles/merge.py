@@ -21,7 +21,6 @@ from tritium_builders.errors import BundleError, RecipeError
 from tritium_builders.models.ensembles import (
     GIVEN,
     EnsembleHead,
-    SequenceEnsembleHead,
     make_ensemble,
 )
 from tritium_builders.models.fusion.base import Given
@@ -30,7 +29,6 @@ from tritium_builders.samples import Sample, modalities_key
 from tritium_builders.servables import text_tokenizer
 
 Kind = Literal["average", "stacking"]
-Head = EnsembleHead | SequenceEnsembleHead
 RECORD = "ensemble.json"
 TUNED = "tuned"
 GOLDEN = 16
@@ -174,7 +172,7 @@ def _check_arguments(
         raise RecipeError(f"{target}: is there and is no bundle; choose another folder with --out")
 
 
-def _model(bundle: Bundle, parts: Parts, head: Head) -> FusionModel:
+def _model(bundle: Bundle, parts: Parts, head: EnsembleHead) -> FusionModel:
     manifest = bundle.manifest
     tokenizer = text_tokenizer.load_tokenizer(
         bundle.folder / TOKENIZER, manifest.text.servable_spec()
@@ -184,7 +182,7 @@ def _model(bundle: Bundle, parts: Parts, head: Head) -> FusionModel:
     )
 
 
-def _choose(head: Head, logits: Mapping[Given, Tensor], targets: Tensor) -> None:
+def _choose(head: EnsembleHead, logits: Mapping[Given, Tensor], targets: Tensor) -> None:
     if head.combine == "stacking":
         fit_stacking(head, logits, targets)
         return
@@ -231,7 +229,7 @@ def _samples(
 
 def _record(
     bundles: Sequence[Bundle],
-    head: Head,
+    head: EnsembleHead,
     logits: Mapping[Given, Tensor],
     targets: Tensor,
     *,

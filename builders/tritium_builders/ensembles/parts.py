@@ -53,6 +53,13 @@ def check_alike(bundles: Sequence[Bundle]) -> None:
 
 
 def _check_known(bundle: Bundle) -> None:
+    if bundle.manifest.task != "classification":
+        raise BundleError(
+            file=str(bundle.folder),
+            field="task",
+            problem=f"is {bundle.manifest.task}",
+            fix="ensembles are of classifiers with one label for an item, for now",
+        )
     for name, architecture in architectures(bundle).items():
         if architecture == EXPORTED:
             raise BundleError(
@@ -81,7 +88,6 @@ def _must_agree(first: Bundle, bundle: Bundle) -> list[tuple[str, Any, Any]]:
     """What has to be equal: name, the first bundle's, and this one's."""
     ours, theirs = first.manifest, bundle.manifest
     found: list[tuple[str, Any, Any]] = [
-        ("task", ours.task, theirs.task),
         (
             TOKENIZER,
             f"SHA-256 {ours.files[TOKENIZER].sha256[:12]}",

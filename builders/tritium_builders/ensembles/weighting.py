@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tritium_builders.data.progress import track
-from tritium_builders.models.ensembles import EnsembleHead, SequenceEnsembleHead, stacking_inputs
+from tritium_builders.models.ensembles import EnsembleHead, stacking_inputs
 from tritium_builders.models.fusion.base import Given
 from tritium_builders.reference import FusionModel
 from tritium_builders.samples import Sample
@@ -36,19 +36,19 @@ def member_logits(
         ValueError: when a text or a picture cannot be read.
     """
     head = model.fusion_head
-    assert isinstance(head, EnsembleHead | SequenceEnsembleHead)  # noqa: S101
+    assert isinstance(head, EnsembleHead)  # noqa: S101
     found: dict[Given, list[Tensor]] = {given: [] for given in entry_points}
     for sample in track(samples, what, total=len(samples)):
         answer = model.answer(sample.text, sample.image, [])
         text = torch.from_numpy(answer.text_features)[None]
         image = torch.from_numpy(answer.image_features)[None]
-        mask = (torch.ones(text.shape[:2], dtype=torch.int64),) if model.head_takes_mask else ()
+        mask = torch.ones(text.shape[:2], dtype=torch.int64)  # of pooled features nobody asks it
         for given, rows in found.items():
             rows.append(
                 head.member_logits(
                     text if "text" in given else None,
                     image if "image" in given else None,
-                    *(mask if "text" in given else [None] * len(mask)),
+                    mask if "text" in given else None,
                 )
             )
     return {given: torch.cat(rows) for given, rows in found.items()}
@@ -80,9 +80,7 @@ def tuned_weights(logits: Tensor, targets: Tensor) -> list[float]:
     return [round(float(weight), 4) for weight in weights / weights.sum()]
 
 
-def fit_stacking(
-    head: EnsembleHead | SequenceEnsembleHead, logits: Mapping[Given, Tensor], targets: Tensor
-) -> None:
+def fit_stacking(head: EnsembleHead, logits: Mapping[Given, Tensor], targets: Tensor) -> None:
     """Fit the regression for each set of modalities to answers that no member was trained for.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from tritium_builders.models.fusion import FUSION_HEADS, FusionHead, SingleModalityHead
+from tritium_builders.models.fusion import FusionHead
 from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
 from tritium_builders.models.image_encoders import EfficientNetLite, HuggingFaceImageEncoder
 from tritium_builders.models.known import KnownModule
@@ -122,7 +121,7 @@ def stacking_inputs(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).clamp(min=-10.0).flatten(1)
 
 
-class _Ensemble(FusionHead):
+class EnsembleHead(FusionHead):
     """Heads over the same features, and a rule that makes one answer of theirs.
 
     Args:
@@ -137,6 +136,7 @@ class _Ensemble(FusionHead):
     2001, "Greedy Function Approximation: A Gradient Boosting Machine" (`sum`).
     """
 
+    kind: ClassVar[str] = "ensemble"
     settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, members: Sequence[Member], combine: Combine, labels: int) -> None:
@@ -189,57 +189,22 @@ class _Ensemble(FusionHead):
         self.combiner.coefficients[row] = coefficients
         self.combiner.biases[row] = biases
 
-    def member_logits(self, text: Tensor | None, image: Tensor | None, *mask: Any) -> Tensor:
+    def member_logits(
+        self, text: Tensor | None, image: Tensor | None, text_mask: Tensor | None = None
+    ) -> Tensor:
         """What each member says, FP32 [B, M, K], labels in the ensemble's order.
 
         Args:
             text: As `forward`.
             image: As `forward`.
-            *mask: As the mask of `forward`, where it has one.
+            text_mask: As `forward`.
         """
+        mask = [text_mask] if text is not None and text.ndim == 3 else []
         found = []
         for head, spans, order in zip(self.members, self._spans, self._orders, strict=True):
             own: Tensor = head(_part(text, spans[0]), _part(image, spans[1]), *mask)
             found.append(own if order is None else own[:, list(order)])
         return torch.stack(found, 1)
-
-    def _answer(self, text: Tensor | None, image: Tensor | None, *mask: Any) -> Tensor:
-        row = GIVEN.index(
-            BOTH if text is not None is not image else TEXT if image is None else IMAGE
-        )
-        logits: Tensor = self.combiner(self.member_logits(text, image, *mask), row)
-        return logits
-
-    @abstractmethod
-    def forward(self, text: Tensor | None, image: Tensor | None) -> Tensor: ...
-
-
-class EnsembleHead(_Ensemble):
-    """An ensemble of heads over pooled features."""
-
-    kind: ClassVar[str] = "ensemble"
-
-    def forward(self, text: Tensor | None, image: Tensor | None) -> Tensor:
-        """Classify.
-
-        Args:
-            text: FP32 [B, text features], or None when absent.
-            image: FP32 [B, image features], or None when absent (never both).
-
-        Returns:
-            Logits, FP32 [B, K].
-
-        Raises:
-            ValueError: when both are absent.
-        """
-        return self._answer(text, image)
-
-
-class SequenceEnsembleHead(_Ensemble):
-    """An ensemble of heads over the encoders' own tokens and patches."""
-
-    kind: ClassVar[str] = "sequence_ensemble"
-    sequences: ClassVar[bool] = True
 
     def forward(
         self, text: Tensor | None, image: Tensor | None, text_mask: Tensor | None = None
@@ -247,9 +212,9 @@ class SequenceEnsembleHead(_Ensemble):
         """Classify.
 
         Args:
-            text: FP32 [B, L, text features], or None when absent.
-            image: FP32 [B, P, image features], or None when absent (never both).
-            text_mask: INT64 [B, L], 1 for a token, 0 for padding; None means no padding.
+            text: FP32 [B, text features], or [B, L, text features], or None when absent.
+            image: FP32 [B, image features], or [B, P, image features], or None when absent.
+            text_mask: INT64 [B, L] beside a sequence of tokens, 1 for a token.
 
         Returns:
             Logits, FP32 [B, K].
@@ -257,25 +222,15 @@ class SequenceEnsembleHead(_Ensemble):
         Raises:
             ValueError: when both are absent.
         """
-        return self._answer(text, image, text_mask)
+        given = BOTH if text is not None is not image else TEXT if image is None else IMAGE
+        members = self.member_logits(text, image, text_mask)
+        logits: Tensor = self.combiner(members, GIVEN.index(given))
+        return logits
 
 
-def make_ensemble(members: Sequence[Member], combine: Combine, labels: int) -> _Ensemble:
-    """Make the ensemble that fits its members: over pooled features, or over sequences.
-
-    Args:
-        members: The heads, all over the one or all over the other.
-        combine: The rule that makes one answer.
-        labels: Number of labels, K.
-
-    Raises:
-        ValueError: when some read pooled features and others sequences.
-    """
-    kinds = {member.head.sequences for member in members}
-    if len(kinds) > 1:
-        raise ValueError("some members read pooled features and others sequences")
-    ensemble = SequenceEnsembleHead if kinds == {True} else EnsembleHead
-    return ensemble(members, combine, labels).eval()
+def make_ensemble(members: Sequence[Member], combine: Combine, labels: int) -> EnsembleHead:
+    """Make an ensemble in evaluation mode; arguments as the class's."""
+    return EnsembleHead(members, combine, labels).eval()
 
 
 class ConcatenatedEncoder(KnownModule):
@@ -323,8 +278,12 @@ _ENCODERS: dict[str, type[KnownModule]] = {
 
 
 def _head_class(kind: str) -> type[FusionHead]:
-    nested: tuple[type[FusionHead], ...] = (EnsembleHead, SequenceEnsembleHead, SingleModalityHead)
-    return {**FUSION_HEADS, **{head.kind: head for head in nested}}[kind]
+    from tritium_builders.models import KNOWN_MODULES
+
+    found = KNOWN_MODULES[kind]
+    if not issubclass(found, FusionHead):
+        raise TypeError(f"{kind!r} is no fusion head")
+    return found
 
 
 def _part(features: Tensor | None, span: Span | None) -> Tensor | None:

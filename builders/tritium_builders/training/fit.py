@@ -53,7 +53,7 @@ def fit(
     best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
     for epoch in range(1, table.max_epochs + 1):
         head.train()
-        for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
+        for batch in torch.split(objective.epoch(train), table.batch_size):
             optimiser.zero_grad()
             own = features.select(batch)
             loss: Any = sum(

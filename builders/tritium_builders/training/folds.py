@@ -20,6 +20,7 @@ from tritium_builders.models import (
     SingleModalityHead,
 )
 from tritium_builders.samples import modalities_key
+from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import HeadKind, answers_of, fit, reproducible
 from tritium_builders.training.objective import Objective, make_objective
@@ -114,6 +115,7 @@ def train_fold(
     """
     split = prepared.split(fold)
     objective = make_objective(prepared.recipe, prepared.dataset)
+    objective.balance(torch.from_numpy(split.train))
     features = prepared.features
     with reproducible(seed):
         watched = torch.from_numpy(split.validation)
@@ -125,6 +127,9 @@ def train_fold(
             head = make_head(prepared, kind, objective.outputs)
             epochs = fit_head(prepared, head, objective, split, kind)
         targets = objective.targets[watched]
+        if prepared.recipe.fusion.calibration == "temperature":
+            answers = answers_of(head, features.select(watched), kind)
+            head = with_temperatures(head, answers, targets, objective)
         validation = next(iter(answers_of(head, features.select(watched), kind).values()))
         held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), kind)
     return TrainedFold(

@@ -70,7 +70,7 @@ def merged(one: Bundle, other: Bundle, tmp_path_factory: pytest.TempPathFactory)
 
 def answers(bundle: Bundle, sample: Sample, given: list[list[Any]]) -> dict[str, Any]:
     """PyTorch's probabilities in the order of LABELS."""
-    found = load_model(bundle).answer(sample.text, sample.image, given).probabilities
+    found = load_model(bundle).answer(sample.text, sample.image, given).values
     order = [bundle.manifest.labels.index(label) for label in LABELS]
     return {key: values[order] for key, values in found.items()}
 
@@ -197,6 +197,7 @@ def test_bundles_that_do_not_fit_are_refused_with_what_differs(
             r"image.mean: is \(0.5, 0.4, 0.5\), and that of",
         ),
         ({"files": tokens}, "tokenizer.json: is SHA-256 .*, and that of"),
+        ({"task": "multilabel"}, "task: is multilabel; ensembles are of classifiers"),
         ({"text_encoder": sequence}, "text_encoder.features: is sequence, and that of"),
     ):
         bundle = replace(one, manifest=manifest.model_copy(update=changes))

@@ -21,6 +21,7 @@ from tritium_builders.models import (
     ConcatenatedEncoder,
     FusionHead,
     HuggingFaceTextEncoder,
+    TemperatureScaled,
 )
 from tritium_builders.models.ensembles import (
     COMBINATIONS,
@@ -28,7 +29,6 @@ from tritium_builders.models.ensembles import (
     Combine,
     EnsembleHead,
     Member,
-    SequenceEnsembleHead,
     make_ensemble,
 )
 from tritium_builders.reference import FusionModel
@@ -47,7 +47,7 @@ def head(kind: str = "concat", seed: int = 0, text: int = TEXT, image: int = IMA
     return made.eval()
 
 
-def ensemble(combine: Combine = "average") -> EnsembleHead | SequenceEnsembleHead:
+def ensemble(combine: Combine = "average") -> EnsembleHead:
     """Two members of their own features and labels, and two that share all."""
     made = make_ensemble(
         [
@@ -153,18 +153,16 @@ def test_its_graph_answers_as_pytorch_for_any_batch(
 def test_ensembles_over_sequences_pass_the_mask_on() -> None:
     members = [Member(head("sequence_cross_attention", seed)) for seed in (0, 1)]
     made = make_ensemble(members, "average", LABELS)
-    assert isinstance(made, SequenceEnsembleHead)
     text, image = torch.randn(2, 6, TEXT), torch.randn(2, 3, IMAGE)
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     alone = made(text[:1, :4], image[:1], mask[:1, :4])
     torch.testing.assert_close(made(text, image, mask)[:1], alone)
-    with pytest.raises(ValueError, match="some members read pooled features and others sequences"):
-        make_ensemble([*members, Member(head())], "average", LABELS)
 
 
 def test_an_ensemble_may_be_a_member_of_another() -> None:
     inner = ensemble()
-    outer = make_ensemble([Member(inner), Member(head("late", 5))], "average", LABELS)
+    scaled = TemperatureScaled(head("late", 5), {("text",): 2.0})
+    outer = make_ensemble([Member(inner), Member(scaled)], "average", LABELS)
     again = KNOWN_MODULES["ensemble"].from_config(json.loads(json.dumps(outer.config())))
     again.load_state_dict(outer.state_dict())
     assert torch.equal(again(*features()), outer(*features()))

@@ -13,6 +13,7 @@ from tritium_builders.training.recipe.data import (
 )
 from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
     STRATEGIES,
@@ -33,6 +34,8 @@ __all__ = [
     "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
+    "ImbalanceStrategy",
+    "ImbalanceTable",
     "ManifestTable",
     "OpenmojiTable",
     "OptimiserTable",

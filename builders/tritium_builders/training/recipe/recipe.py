@@ -12,6 +12,7 @@ from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe.data import DataTable
 from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
     WITH_HEADS,
@@ -45,6 +46,7 @@ class Recipe(Table):
     fusion: FusionTable = FusionTable()
     ensemble: EnsembleTable | None = None
     optimiser: OptimiserTable = OptimiserTable()
+    imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
     samples: SamplesTable = SamplesTable()
 
