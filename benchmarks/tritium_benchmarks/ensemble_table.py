@@ -25,7 +25,7 @@ from tritium_benchmarks.report.pages import fill_places
 from tritium_benchmarks.results import write_results
 from tritium_builders.data.progress import track
 from tritium_builders.ensembles.weighting import fit_stacking, tuned_weights
-from tritium_builders.models.ensembles import Member, make_ensemble
+from tritium_builders.models.ensembles import GIVEN, Member, make_ensemble
 from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, TrainedFold, prepare, train_fold
 from tritium_builders.training.metrics import accuracy, calibration_error, macro_f1
@@ -157,7 +157,7 @@ def _together(prepared: Prepared, heads: Sequence[TrainedFold], how: str) -> dic
         watched = torch.from_numpy(split.validation)
         targets = torch.tensor(prepared.dataset.targets)[watched]
         features = prepared.features.select(watched)
-        own = [answers_of(one.head, features, "fusion") for one in heads]
+        own = [answers_of(one.head, features, GIVEN) for one in heads]
         logits = {given: torch.stack([one[given] for one in own], 1) for given in own[0]}
         if how == "stacking":
             fit_stacking(ensemble, logits, targets)
@@ -167,7 +167,7 @@ def _together(prepared: Prepared, heads: Sequence[TrainedFold], how: str) -> dic
     features = prepared.features.select(torch.from_numpy(split.held_out))
     return {
         ",".join(given): logits.softmax(-1).numpy()
-        for given, logits in answers_of(ensemble, features, "fusion").items()
+        for given, logits in answers_of(ensemble, features, GIVEN).items()
     }
 
 

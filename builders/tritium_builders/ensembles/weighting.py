@@ -91,7 +91,7 @@ def fit_stacking(head: EnsembleHead, logits: Mapping[Given, Tensor], targets: Te
     Raises:
         MissingExtraError: when scikit-learn is not installed.
     """
-    from tritium_builders.training.regression import fit_regression
+    from tritium_builders.training.stacking import fit_regression
 
     for given, own in logits.items():
         head.set_regression(

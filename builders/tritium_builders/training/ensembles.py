@@ -31,8 +31,8 @@ from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, fit_head, make_head
 from tritium_builders.training.objective import Objective, SingleLabel
 from tritium_builders.training.recipe import EnsembleTable
-from tritium_builders.training.regression import fit_regression
 from tritium_builders.training.splits import Indices, Split
+from tritium_builders.training.stacking import fit_regression
 
 LEAST_GAIN = 1e-3
 """Boosting stops when another head lowers the validation loss by no more than that."""
@@ -53,13 +53,10 @@ def train_ensemble(
         The ensemble in evaluation mode, and the most epochs that a member was trained for.
 
     Raises:
-        RecipeError: when the task is not single-label classification.
+        RecipeError: when the training side cannot be split (stacking).
         MissingExtraError: when scikit-learn is not installed (stacking).
     """
-    if not isinstance(objective, SingleLabel):
-        raise RecipeError(
-            "ensemble: is for classification with one label for an item; leave [ensemble] out"
-        )
+    assert isinstance(objective, SingleLabel)  # noqa: S101 - recipes see to it
     training = _Training(prepared, objective, split, table)
     if table.kind == "boosting":
         return training.boost()
@@ -106,7 +103,7 @@ class _Training:
             before = self._ensemble(members, "sum", self._rates(len(members))) if members else None
             stage = _Stage(before, new, self._rates(number + 1)[-1])
             best = fit_head(prepared, stage, self.objective, self.split)
-            answers = answers_of(stage, prepared.features.select(watched), "fusion")
+            answers = answers_of(stage, prepared.features.select(watched), GIVEN)
             first = next(iter(stage.stages(prepared.recipe.fusion.absent_loss)[0]))
             loss = float(
                 self.objective.validation_loss(answers[first], self.objective.targets[watched])
@@ -137,7 +134,7 @@ class _Training:
         )
         watched = torch.from_numpy(self.split.validation)
         features = self.prepared.features.select(watched)
-        own = [answers_of(head, features, "fusion") for head in members]
+        own = [answers_of(head, features, GIVEN) for head in members]
         targets = self.objective.targets
         for given, logits in unseen.items():
             coefficients, biases = fit_regression(
@@ -206,7 +203,7 @@ class _Training:
             rest = np.delete(self.split.train, part)
             head, _ = self._member(number, replace(self.split, train=rest))
             own = torch.from_numpy(self.split.train[part])
-            answers = answers_of(head, self.prepared.features.select(own), "fusion")
+            answers = answers_of(head, self.prepared.features.select(own), GIVEN)
             for given, logits in answers.items():
                 whole = found.setdefault(
                     given, logits.new_zeros(len(self.split.train), logits.shape[1])

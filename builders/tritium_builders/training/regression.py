@@ -1,90 +1,116 @@
-"""The second level of a stacked ensemble: a multinomial logistic regression."""
+"""Regression: one or more numbers."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tritium_builders.errors import needs
+from tritium_builders.data import Dataset
+from tritium_builders.errors import RecipeError
+from tritium_builders.models import FusionHead, ScaledHead
+from tritium_builders.training.objective import Objective
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""scikit-learn's C for a thousand items: the smaller, the nearer to zero coefficients are kept."""
-PARTS = 5
-"""Of the cross-validation that chooses the strength where nothing else can."""
+if TYPE_CHECKING:
+    from tritium_builders.training.recipe import Recipe
 
-Regression = tuple[Tensor, Tensor]
-"""Coefficients FP32 [K, F] and biases FP32 [K]."""
+Values = npt.NDArray[np.float32]
 
 
-def fit_regression(
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    labels: int,
-    watched: tuple[Tensor, Tensor] | None = None,
-) -> Regression:
-    """Fit a regression, as strongly as other items say.
+class Regression(Objective):
+    """Mean squared error of standardised scores; its score is R2, at most 1.
+
+    Scores are standardised with the training side's mean and spread; what is shipped answers in
+    their own unit.
 
     Args:
-        inputs: FP32 [N, F].
-        targets: INT64 [N], at least two labels among them.
-        labels: How many there are, K; one that does not occur is never answered.
-        watched: Inputs and targets of other items: the strength with the lowest loss on them is
-            taken. None: cross-validation decides.
-
-    Raises:
-        MissingExtraError: when scikit-learn is not installed.
+        recipe: The recipe.
+        dataset: Items whose targets are scores.
     """
 
-    def loss_of(strength: float) -> float:
-        if watched is None:
-            return _cross_validated_loss(inputs, targets, labels, strength)
-        return _loss(_fit(inputs, targets, labels, strength), *watched)
+    measure = "R2"
 
-    # Equal but for rounding is equal: of such the first one, the strongest, is taken.
-    strength = min(STRENGTHS, key=lambda one: round(loss_of(one), 9))
-    return _fit(inputs, targets, labels, strength)
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        del recipe
+        self.outputs = len(dataset.labels)
+        self.targets = torch.tensor([item.target for item in dataset.items], dtype=torch.float32)
+        self._names = dataset.labels
+        self.balance(torch.arange(len(self.targets)))
+
+    def balance(self, train: Tensor) -> None:
+        """Take mean and spread of the training side.
+
+        Args:
+            train: INT64 [N], indices into the data set.
+
+        Raises:
+            RecipeError: when a score is the same for all of them.
+        """
+        own = self.targets[train].double()
+        self._centres, self._units = own.mean(0).float(), own.std(0, unbiased=False).float()
+        for name, unit in zip(self._names, self._units.tolist(), strict=True):
+            if unit == 0:
+                raise RecipeError(
+                    f"data.values: {name!r} is the same for every item that is trained on; there "
+                    "is nothing to predict"
+                )
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        """The spread of each score on the training side: its standard deviation."""
+        return tuple(self._units.tolist())
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error, in squares of the scores' spreads."""
+        return functional.mse_loss(logits, self._standardise(targets))
+
+    def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The same."""
+        return self.loss(logits, targets)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Scores in their own units."""
+        return logits * self._units + self._centres
+
+    def score(self, logits: Tensor, targets: Tensor) -> float:
+        """R2, mean of all scores: 1 is perfect, 0 is no better than the mean."""
+        return _r2(self.answers(logits).numpy(), targets.numpy())
+
+    def finish(self, head: FusionHead) -> nn.Module:
+        """Put the unit and the centre of each score on a head."""
+        return ScaledHead(head, self._centres.tolist(), self._units.tolist()).eval()
+
+    def figures(
+        self, answers: Mapping[str, Values], targets: Values, thresholds: tuple[float, ...] = ()
+    ) -> dict[str, float]:
+        """Figures of the held-out items, with all modalities.
+
+        Args:
+            answers: FP32 [N, K] by `modalities_key`.
+            targets: FP32 [N, K].
+            thresholds: Has no effect.
+        """
+        del thresholds
+        values = answers["text,image"]
+        found = {"R2": _r2(values, targets)}
+        for index, name in enumerate(self._names):
+            errors = values[:, index] - targets[:, index]
+            found[f"mean absolute error of {name}"] = float(np.abs(errors).mean())
+            found[f"root mean squared error of {name}"] = float(np.sqrt((errors**2).mean()))
+        return found
+
+    def _standardise(self, targets: Tensor) -> Tensor:
+        return (targets - self._centres) / self._units
 
 
-def _cross_validated_loss(inputs: Tensor, targets: Tensor, labels: int, strength: float) -> float:
-    losses = []
-    for part in range(PARTS):
-        # Items of one label come in turn, so that all parts have some of each label.
-        rank = torch.zeros_like(targets)
-        for label in targets.unique():
-            own = targets == label
-            rank[own] = torch.arange(int(own.sum()))
-        out = rank % PARTS == part
-        if out.any() and len(targets[~out].unique()) > 1:
-            fitted = _fit(inputs[~out], targets[~out], labels, strength)
-            losses.append(_loss(fitted, inputs[out], targets[out]) * int(out.sum()))
-    return sum(losses) / len(targets)
-
-
-def _fit(inputs: Tensor, targets: Tensor, labels: int, strength: float) -> Regression:
-    with needs("train"):
-        from sklearn.linear_model import LogisticRegression
-
-    # scikit-learn adds up the losses of all items, so that their number would change the strength.
-    model = LogisticRegression(C=strength * 1000 / len(targets), max_iter=2000)
-    model.fit(inputs.double().numpy(), targets.numpy())
-    return _expand(model.coef_, model.intercept_, model.classes_, labels)
-
-
-def _expand(coefficients: Any, intercepts: Any, classes: Any, labels: int) -> Regression:
-    """One row for each label; scikit-learn has one for two labels, and none for absent ones."""
-    if len(classes) == 2:
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    rows = np.zeros((labels, coefficients.shape[1]))
-    biases = np.full(labels, -20.0)
-    rows[classes], biases[classes] = coefficients, intercepts
-    return torch.from_numpy(rows).float(), torch.from_numpy(biases).float()
-
-
-def _loss(fitted: Regression, inputs: Tensor, targets: Tensor) -> float:
-    coefficients, biases = fitted
-    return float(nn.functional.cross_entropy(inputs @ coefficients.T + biases, targets))
+def _r2(values: Values, targets: Values) -> float:
+    """Coefficient of determination; a score that is the same for all items counts as 0."""
+    left = ((values - targets) ** 2).sum(0)
+    total = ((targets - targets.mean(0)) ** 2).sum(0)
+    own = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), 0.0)
+    return float(own.mean())
