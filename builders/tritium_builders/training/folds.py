@@ -27,7 +27,7 @@ from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import answers_of, fit, reproducible
-from tritium_builders.training.objective import HeadKind, make_objective
+from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.splits import Split
@@ -127,18 +127,18 @@ def train_fold(
     split = prepared.split(fold)
     objective = make_objective(prepared.recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(split.train))
-    table, features = prepared.recipe.optimiser, prepared.features
+    features = prepared.features
     with reproducible(seed):
-        head = _make_head(prepared, kind, objective.outputs)
         watched = torch.from_numpy(split.validation)
         given = objective.given if kind == "fusion" else ((kind,),)
-        epochs = max(
-            fit(head, features, objective, split, table, losses)
-            for losses in _stages(prepared.recipe, head, kind)
-        )
+        if kind == "fusion" and prepared.recipe.ensemble is not None:
+            from tritium_builders.training.ensembles import train_ensemble
+
+            head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+        else:
+            head = make_head(prepared, kind, objective.outputs)
+            epochs = fit_head(prepared, head, objective, split, kind)
         targets = objective.targets[watched]
-        answers = answers_of(head, features.select(watched), given)
-        head.tune(answers, targets, objective.validation_loss)
         if prepared.recipe.fusion.calibration == "temperature":
             answers = answers_of(head, features.select(watched), given)
             head = with_temperatures(head, answers, targets, objective)
@@ -163,6 +163,37 @@ def train_fold(
     )
 
 
+def fit_head(
+    prepared: Prepared,
+    head: FusionHead,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind = "fusion",
+) -> int:
+    """Train a head through all of its stages and tune it on the validation side.
+
+    Args:
+        prepared: What it is trained on, and how.
+        head: Ends with its best weights, in evaluation mode.
+        objective: What is minimised.
+        split: Which items are trained on, and which are watched; items may be there twice.
+        kind: What the head reads.
+
+    Returns:
+        The epoch that was best, from 1; of several stages, the last such.
+    """
+    table, features = prepared.recipe.optimiser, prepared.features
+    watched = torch.from_numpy(split.validation)
+    epochs = max(
+        fit(head, features, objective, split, table, losses)
+        for losses in _stages(prepared.recipe, head, kind)
+    )
+    given = objective.given if kind == "fusion" else ((kind,),)
+    answers = answers_of(head, features.select(watched), given)
+    head.tune(answers, objective.targets[watched], objective.validation_loss)
+    return epochs
+
+
 def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
     """What is minimised, one stage after the other."""
     if kind != "fusion" and not isinstance(head, SingleModalityHead):
@@ -170,7 +201,14 @@ def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[G
     return head.stages(recipe.fusion.absent_loss)
 
 
-def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+    """Make a head with random weights.
+
+    Args:
+        prepared: Its recipe says which.
+        kind: The recipe's, or one that reads one modality.
+        outputs: How many logits it has for an item, K.
+    """
     table = prepared.recipe.fusion
     text_features = prepared.features.text.shape[-1]
     image_features = prepared.features.image.shape[-1]

@@ -268,7 +268,7 @@ def write_bundle(
         task=recipe.task,
         thresholds=trained.thresholds,
         units=trained.units,
-        fusion=recipe.fusion.strategy,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
