@@ -22,6 +22,7 @@ from tritium_builders.models import (
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import HeadKind, answers_of, fit, reproducible
+from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.objective import make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
@@ -70,6 +71,8 @@ class TrainedFold:
     """Share of the validation side that is labelled rightly, with all that the head reads."""
     validation_loss: float
     """Cross-entropy of the same answers."""
+    history: tuple[Stage, ...] = ()
+    """Every epoch of every stage of the training."""
 
     def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
         """Share of the held-out items whose most probable label is right, 0 to 1."""
@@ -118,10 +121,12 @@ def train_fold(
     with reproducible(seed):
         head = _make_head(prepared, kind, objective.outputs)
         watched = torch.from_numpy(split.validation)
-        epochs = max(
-            fit(head, features, objective, split, table, losses)
-            for losses in head.stages(prepared.recipe.fusion.absent_loss)
-        )
+        epochs, history = 0, []
+        for losses in head.stages(prepared.recipe.fusion.absent_loss):
+            stage: list[Epoch] = []
+            best = fit(head, features, objective, split, table, losses, stage.append)
+            epochs = max(epochs, best)
+            history.append(tuple(stage))
         targets = objective.targets[watched]
         head.tune(answers_of(head, features.select(watched), kind), targets)
         validation = next(iter(answers_of(head, features.select(watched), kind).values()))
@@ -138,6 +143,7 @@ def train_fold(
         },
         validation_accuracy=objective.score(validation, targets),
         validation_loss=float(objective.validation_loss(validation, targets)),
+        history=tuple(history),
     )
 
 
