@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tritium_client._inputs import ImageInput, Item, TextInput
     from tritium_client._mock import MockApp
     from tritium_client._results import (
+        Annotation,
         AppStatus,
         Classification,
         Embedding,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from tritium_client._sync.mock import MockTransport
 
 __all__ = [
+    "Annotation",
     "AppLacksCapability",
     "AppNotFound",
     "AppStatus",
@@ -95,6 +97,7 @@ _MODULES = {
     "_inputs": ("ImageInput", "Item", "TextInput"),
     "_hedging": ("HedgePolicy",),
     "_results": (
+        "Annotation",
         "AppStatus",
         "Classification",
         "Embedding",

@@ -182,10 +182,8 @@ def test_somebody_elses_model_gets_its_own_answers_back(
                 text=sample.text if "text" in modalities else None,
                 image=sample.image if "image" in modalities else None,
             )
-            np.testing.assert_allclose(
-                answer.probabilities, expected.probabilities[given], atol=1e-4
-            )
-            best = int(expected.probabilities[given].argmax())
+            np.testing.assert_allclose(answer.probabilities, expected.values[given], atol=1e-4)
+            best = int(expected.values[given].argmax())
             assert answer.label == models.LABELS[best]
             assert answer.release == 1
 
@@ -198,9 +196,7 @@ def test_concurrent_requests_of_unequal_length_get_their_own_answers(
     with Client(server.grpc_url, app="custom") as client, ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda s: client.classify(text=s.text, image=s.image), samples))
     for answer, want in zip(answers, expected, strict=True):
-        np.testing.assert_allclose(
-            answer.probabilities, want.probabilities["text,image"], atol=1e-4
-        )
+        np.testing.assert_allclose(answer.probabilities, want.values["text,image"], atol=1e-4)
 
 
 def test_an_absent_modalitys_encoder_never_runs(

@@ -56,8 +56,8 @@ def fit(
     best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
     for epoch in range(1, table.max_epochs + 1):
         head.train()
-        total = torch.zeros(())
-        for batch in torch.split(train[torch.randperm(len(train))], table.batch_size):
+        order, total = objective.epoch(train), torch.zeros(())
+        for batch in torch.split(order, table.batch_size):
             optimiser.zero_grad()
             own = features.select(batch)
             loss: Any = sum(
@@ -72,7 +72,7 @@ def fit(
             logits = logits_of(head, watched, given_to_watch)
             validation_loss = float(objective.validation_loss(logits, targets[validation]))
             score = objective.score(logits, targets[validation])
-        watch(Epoch(epoch, float(total) / len(train), validation_loss, score))
+        watch(Epoch(epoch, float(total) / len(order), validation_loss, score))
         if validation_loss < best_loss:
             best_loss, best_epoch = validation_loss, epoch
             best_weights = copy.deepcopy(head.state_dict())

@@ -20,6 +20,7 @@ from tritium_builders.models import (
     SingleModalityHead,
 )
 from tritium_builders.samples import modalities_key
+from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import HeadKind, answers_of, fit, reproducible
 from tritium_builders.training.history import Epoch, Stage
@@ -117,6 +118,7 @@ def train_fold(
     """
     split = prepared.split(fold)
     objective = make_objective(prepared.recipe, prepared.dataset)
+    objective.balance(torch.from_numpy(split.train))
     table, features = prepared.recipe.optimiser, prepared.features
     with reproducible(seed):
         head = _make_head(prepared, kind, objective.outputs)
@@ -129,6 +131,9 @@ def train_fold(
             history.append(tuple(stage))
         targets = objective.targets[watched]
         head.tune(answers_of(head, features.select(watched), kind), targets)
+        if prepared.recipe.fusion.calibration == "temperature":
+            answers = answers_of(head, features.select(watched), kind)
+            head = with_temperatures(head, answers, targets, objective)
         validation = next(iter(answers_of(head, features.select(watched), kind).values()))
         held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), kind)
     return TrainedFold(

@@ -290,7 +290,7 @@ def test_the_real_server_serves_the_graph_with_padded_texts(
         image = published.bundle.golden[0].image
         for length in (1, 14, 15, 40, 200):
             text = " ".join(["apple", "tree"] * length)
-            expected = pytorch.answer(text, image, [["text", "image"], ["text"]]).probabilities
+            expected = pytorch.answer(text, image, [["text", "image"], ["text"]]).values
             for given, answer in (
                 ("text,image", client.classify(text=text, image=image, top_k=len(labels))),
                 ("text", client.classify(text=text, top_k=len(labels))),

@@ -13,6 +13,7 @@ from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate, tin
 
 from tritium_builders.release import RELEASE_FILE, load_release, release_folder
 from tritium_builders.samples import Sample
+from tritium_builders.verdicts import Verdict, meaning_of
 from tritium_client import contract
 from tritium_deploy import Server
 from tritium_deploy.control import ModelControl
@@ -196,8 +197,9 @@ def test_plans_for_another_tensorrt_are_refused(
 
 def test_what_cannot_be_measured_is_refused() -> None:
     sample = Sample("one", "text", b"picture", label="cat")
-    answered = Side(["cat"], [0.01])
-    silent = Side([None], [], ["tiny_classify_r1: no answer"])
+    said = Verdict(meaning_of(tiny_release()), ("cat",))
+    answered = Side([said], [None], [0.01])
+    silent = Side([None], [None], [], ["tiny_classify_r1: no answer"])
     app = AppRelease("tiny", tiny_release(), (sample,), {})
 
     def failed(live: Side, candidate: Side) -> set[str]:

@@ -12,6 +12,7 @@ from tritium_builders.training.recipe.data import (
     OpenmojiTable,
 )
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
     STRATEGIES,
@@ -31,6 +32,8 @@ __all__ = [
     "DataTable",
     "FusionTable",
     "ImageEncoderTable",
+    "ImbalanceStrategy",
+    "ImbalanceTable",
     "ManifestTable",
     "OpenmojiTable",
     "OptimiserTable",

@@ -76,6 +76,10 @@ class FusionTable(Table):
     """Weight of the losses with the text absent and with the image absent, which every training
     item adds to its loss with both: a steadier way than dropout to the same end."""
 
+    calibration: Literal["none", "temperature"] = "none"
+    """`temperature`: logits are divided by a number that is fitted on the validation side, so that
+    probabilities mean what they say; which label is best does not change."""
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> FusionTable:
         if self.strategy in WITH_HEADS and self.width % self.heads:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe.data import DataTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
     FusionTable,
@@ -42,6 +43,7 @@ class Recipe(Table):
     image_encoder: ImageEncoderTable
     fusion: FusionTable = FusionTable()
     optimiser: OptimiserTable = OptimiserTable()
+    imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
     samples: SamplesTable = SamplesTable()
 
