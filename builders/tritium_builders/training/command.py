@@ -193,6 +193,8 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
         content = (bundle.folder / run.ROUND).read_bytes()
         console.print(render_round(RoundRecord.model_validate_json(content)))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
+    if (bundle.folder / run.PAGE).exists():  # a reused bundle may be older than pages
+        console.print(f"Report: {bundle.folder / run.PAGE}", highlight=False, soft_wrap=True)
     console.print(f"Next: tritium build {bundle.folder}", highlight=False)
 
 
@@ -296,6 +298,10 @@ def _compare(
 @data_app.command("check")
 def check_command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the data card as a page, too.", show_default=False),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the data card, or the problems, as JSON.")
     ] = False,
@@ -310,6 +316,8 @@ def check_command(
         tritium data check recipe.toml
 
         tritium data check recipe.toml --json
+
+        tritium data check recipe.toml --html card.html
 
     Exit codes: 0 this data can be trained on; 1 it cannot, and each problem is named; 2 wrong
     usage.
@@ -330,6 +338,12 @@ def check_command(
         problems = [problem.as_dict() for problem in error.problems]
         typer.echo(json.dumps({"problems": problems, "more": error.more}, ensure_ascii=False))
         raise typer.Exit(1) from error
+    if html is not None:
+        with needs("train"):
+            from tritium_builders.reports.files import write_page
+            from tritium_builders.reports.page import render_card_page
+
+            write_page(html, render_card_page(card))
     if as_json:
         typer.echo(card.to_json().decode(), nl=False)
     else:

@@ -102,7 +102,7 @@ class _Training:
             new = make_head(prepared, "fusion", self.objective.outputs)
             before = self._ensemble(members, "sum", self._rates(len(members))) if members else None
             stage = _Stage(before, new, self._rates(number + 1)[-1])
-            best = fit_head(prepared, stage, self.objective, self.split)
+            best, _ = fit_head(prepared, stage, self.objective, self.split)
             answers = answers_of(stage, prepared.features.select(watched), GIVEN)
             first = next(iter(stage.stages(prepared.recipe.fusion.absent_loss)[0]))
             loss = float(
@@ -152,7 +152,7 @@ class _Training:
     def _member(self, number: int, split: Split) -> tuple[FusionHead, int]:
         prepared = self._prepared_for(number)
         head = make_head(prepared, "fusion", self.objective.outputs)
-        return head, fit_head(prepared, head, self.objective, split)
+        return head, fit_head(prepared, head, self.objective, split)[0]
 
     def _prepared_for(self, number: int) -> Prepared:
         """The same data for the strategy of one member."""

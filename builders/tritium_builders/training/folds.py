@@ -27,6 +27,7 @@ from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import answers_of, fit, reproducible
+from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
@@ -85,6 +86,8 @@ class TrainedFold:
     """Of a multi-label model: from which probability on each label holds."""
     units: tuple[float, ...] = ()
     """Of a regression: the spread of each score on the training side."""
+    history: tuple[Stage, ...] = ()
+    """Every epoch of every stage of the training."""
 
     def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
         """Share of the held-out items whose most probable label is right, 0 to 1."""
@@ -138,9 +141,10 @@ def train_fold(
             from tritium_builders.training.ensembles import train_ensemble
 
             head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+            history: tuple[Stage, ...] = ()
         else:
             head = make_head(prepared, kind, objective.outputs)
-            epochs = fit_head(prepared, head, objective, split, kind)
+            epochs, history = fit_head(prepared, head, objective, split, kind)
         targets = objective.targets[watched]
         if prepared.recipe.fusion.calibration == "temperature":
             answers = answers_of(head, features.select(watched), given)
@@ -163,6 +167,7 @@ def train_fold(
         validation_loss=float(objective.validation_loss(validation, targets)),
         thresholds=thresholds,
         units=objective.units,
+        history=history,
     )
 
 
@@ -172,7 +177,7 @@ def fit_head(
     objective: Objective,
     split: Split,
     kind: HeadKind = "fusion",
-) -> int:
+) -> tuple[int, tuple[Stage, ...]]:
     """Train a head through all of its stages and tune it on the validation side.
 
     Args:
@@ -183,18 +188,20 @@ def fit_head(
         kind: What the head reads.
 
     Returns:
-        The epoch that was best, from 1; of several stages, the last such.
+        The epoch that was best, from 1, of several stages the last such; and all epochs.
     """
     table, features = prepared.recipe.optimiser, prepared.features
     watched = torch.from_numpy(split.validation)
-    epochs = max(
-        fit(head, features, objective, split, table, losses)
-        for losses in _stages(prepared.recipe, head, kind)
-    )
+    epochs, history = 0, []
+    for losses in _stages(prepared.recipe, head, kind):
+        stage: list[Epoch] = []
+        best = fit(head, features, objective, split, table, losses, stage.append)
+        epochs = max(epochs, best)
+        history.append(tuple(stage))
     given = objective.given if kind == "fusion" else ((kind,),)
     answers = answers_of(head, features.select(watched), given)
     head.tune(answers, objective.targets[watched], objective.validation_loss)
-    return epochs
+    return epochs, tuple(history)
 
 
 def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:

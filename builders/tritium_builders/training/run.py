@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     AnyReport = TrainingReport | TaskReport
 
 REPORT = "report.json"
+PAGE = "report.html"
+"""The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
 ROUND = "round.json"
@@ -40,8 +42,9 @@ def train(
 ) -> Bundle:
     """Train what a recipe says and write the bundle; the same recipe gives the same bundle.
 
-    The bundle holds the head of the recipe's first seed, the report as `report.json`, golden
-    and calibration samples from the training side, and the held-out fold as validation samples.
+    The bundle holds the head of the recipe's first seed, the report as `report.json` and
+    `report.html`, golden and calibration samples from the training side, and the held-out fold
+    as validation samples.
     A bundle that is already there is replaced, at the very end and in one step.
 
     Args:
@@ -224,9 +227,16 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     if recipe.task != "classification":
         return trained["fusion"][0], make_task_report(prepared, objective, trained)
     dataset = prepared.dataset
-    folds = None if dataset.has_sides else recipe.split.folds
-    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=trained)
-    return trained["fusion"][0], report
+    shipped = trained["fusion"][0]
+    report = make_report(
+        app=recipe.app,
+        dataset=dataset,
+        folds=None if dataset.has_sides else recipe.split.folds,
+        trained=trained,
+        train=prepared.split(shipped.fold).train.tolist(),
+        kept={item.id for item in _validation_items(prepared, shipped)},
+    )
+    return shipped, report
 
 
 def write_bundle(
@@ -243,13 +253,17 @@ def write_bundle(
         prepared: What the head was trained with.
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
-        report: Kept in the bundle as `report.json`.
+        report: Kept in the bundle as `report.json`, and drawn as `report.html`.
         more_files: Kept as well, by name.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
         BundleError, ExportError: when the modules cannot be served.
     """
+    with needs("train"):
+        from tritium_builders.reports.page import render_page
+        from tritium_builders.reports.sections import PageContent
+        from tritium_builders.training.report import TrainingReport
     check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
@@ -257,9 +271,20 @@ def write_bundle(
         prepared.split(trained.fold).train.tolist(),
         recipe.samples.golden + recipe.samples.calibration,
     )
-    held_out = [dataset.items[index] for index in trained.held_out]
-    if recipe.samples.validation is not None:
-        held_out = pick_items(dataset, trained.held_out, recipe.samples.validation)
+    validation = [item.sample(labelled=True) for item in _validation_items(prepared, trained)]
+    sources = _sources(recipe, dataset)
+    files = {RECIPE: _recipe_json(recipe)}
+    if prepared.card is not None:
+        files[DATA_CARD] = prepared.card.to_json()
+    if report is not None:
+        files[REPORT] = report.to_json()
+    if isinstance(report, TrainingReport):
+        pictures = {sample.id: sample.image for sample in validation}
+        content = PageContent(
+            report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
+        )
+        files[PAGE] = render_page(content)
+    files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -276,16 +301,19 @@ def write_bundle(
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
-        validation=[item.sample(labelled=True) for item in held_out],
-        sources=_sources(recipe, dataset),
-        extra_files={
-            RECIPE: _recipe_json(recipe),
-            **({} if report is None else {REPORT: report.to_json()}),
-            **({} if prepared.card is None else {DATA_CARD: prepared.card.to_json()}),
-            **(more_files or {}),
-        },
+        validation=validation,
+        sources=sources,
+        extra_files=files,
         overwrite=True,
     )
+
+
+def _validation_items(prepared: Prepared, trained: TrainedFold) -> list[Item]:
+    """The held-out items that the bundle keeps."""
+    dataset, count = prepared.dataset, prepared.recipe.samples.validation
+    if count is None:
+        return [dataset.items[index] for index in trained.held_out]
+    return pick_items(dataset, trained.held_out, count)
 
 
 def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Item]:
