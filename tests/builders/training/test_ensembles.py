@@ -62,7 +62,7 @@ def test_bagging_draws_whole_groups_of_the_training_side(
     seen: list[Split] = []
     fit = ensembles.fit_head
 
-    def watch(own: Prepared, head: Any, objective: Any, split: Split) -> int:
+    def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         seen.append(split)
         return fit(own, head, objective, split)
 
@@ -101,7 +101,7 @@ def test_stacking_fits_to_answers_of_members_that_never_saw_the_item(
     fitted: list[frozenset[int]] = []
     fit = ensembles.fit_head
 
-    def watch(own: Prepared, head: Any, objective: Any, split: Split) -> int:
+    def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         fitted.append(frozenset(split.train.tolist()))
         return fit(own, head, objective, split)
 
