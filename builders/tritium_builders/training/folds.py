@@ -31,6 +31,7 @@ from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
+from tritium_builders.training.rounds.start import Start
 from tritium_builders.training.splits import Split
 
 
@@ -45,6 +46,8 @@ class Prepared:
     features: Features
     card: DataCard | None = None
     """What the data set consists of; None for the demo data set."""
+    start: Start | None = None
+    """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
@@ -209,7 +212,7 @@ def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[G
 
 
 def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
-    """Make a head with random weights.
+    """Make a head with random weights, or with those of the bundle that is trained on.
 
     Args:
         prepared: Its recipe says which.
@@ -228,7 +231,7 @@ def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         )
     head = HEADS[table.strategy]
     extra: dict[str, Any] = {"task": prepared.recipe.task} if head is LateFusion else {}
-    return head(
+    made = head(
         **extra,
         text_features=text_features,
         image_features=image_features,
@@ -237,3 +240,6 @@ def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         modality_dropout=table.modality_dropout,
         **{name: getattr(table, name) for name in head.settings},
     )
+    if prepared.start is not None and kind == "fusion":
+        prepared.start.apply(made)
+    return made

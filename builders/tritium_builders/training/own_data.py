@@ -39,6 +39,8 @@ class RecipeData:
     """Of the recipe's fold, where the card needed it."""
     card: DataCard | None
     """None for the demo data set."""
+    loaded: LoadedManifest | None = None
+    """What the card was made of."""
 
 
 def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder]:
@@ -92,7 +94,7 @@ def load_data(
             "without --cross-validate, or take the split column away"
         )
     split = make_split(recipe, dataset, recipe.split.fold)
-    return RecipeData(dataset, split, _card(recipe, loaded, split, text))
+    return RecipeData(dataset, split, describe(recipe, loaded, split, text), loaded)
 
 
 def _for_task(dataset: Dataset, recipe: Recipe) -> Dataset:
@@ -144,9 +146,17 @@ def make_split(recipe: Recipe, dataset: Dataset, fold: int) -> Split:
     )
 
 
-def _card(
+def describe(
     recipe: Recipe, loaded: LoadedManifest, split: Split, text: LoadedTextEncoder
 ) -> DataCard:
+    """Make the data card.
+
+    Args:
+        recipe: The recipe.
+        loaded: Its data.
+        split: Who is on which side.
+        text: The text encoder, for lengths in tokens.
+    """
     dataset = loaded.dataset
     sides: list[Side] = ["train"] * len(dataset.items)
     for index in split.validation.tolist():

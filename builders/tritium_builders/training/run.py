@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ PAGE = "report.html"
 """The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
+ROUND = "round.json"
+"""Which bundle it continues and what that brought, where it does."""
 DATA_CARD = "data_card.json"
 """What the data consists of, in the bundle, where it is the user's own."""
 
@@ -59,7 +61,7 @@ def train(
     recipe = load_recipe(Path(recipe_path))
     folder = Path(recipe_path).parent
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     if reuse and made_by(recipe, target) and _of_the_same_data(recipe, folder, target):
         return Bundle.load(target)
     with needs("train"):
@@ -134,7 +136,7 @@ def train_best(
     """
     recipe = load_recipe(Path(recipe_path))
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     prepared, comparison = _compare(Path(recipe_path), recipe, names, None)
     from tritium_builders.training.compare import with_strategy
 
@@ -243,6 +245,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     report: AnyReport | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -251,6 +254,7 @@ def write_bundle(
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
         report: Kept in the bundle as `report.json`, and drawn as `report.html`.
+        more_files: Kept as well, by name.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
@@ -260,7 +264,7 @@ def write_bundle(
         from tritium_builders.reports.page import render_page
         from tritium_builders.reports.sections import PageContent
         from tritium_builders.training.report import TrainingReport
-    _check_target(Path(path))
+    check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
         dataset,
@@ -280,6 +284,7 @@ def write_bundle(
             report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
         )
         files[PAGE] = render_page(content)
+    files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -340,7 +345,7 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
     return turns[:count]
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse before the work, not after it, to put a bundle over something else."""
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
         raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
@@ -353,7 +358,8 @@ def _recipe_json(recipe: Recipe) -> bytes:
 def made_by(recipe: Recipe, target: Path) -> bool:
     """Say whether the folder holds a bundle that this very recipe made."""
     try:
-        return (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        same = (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        return same and not (target / ROUND).exists()  # that one has seen more than the recipe's
     except OSError:
         return False
 
