@@ -62,14 +62,7 @@ def compute_features(
     Raises:
         RecipeError: naming an item whose text or picture cannot be read.
     """
-    model = FusionModel(
-        text_encoder=text.module,
-        image_encoder=image.module,
-        fusion_head=nn.Identity(),  # only the encoders' side of the model is used here
-        tokenizer=_tokenizer(text),
-        text=text.preprocessing,
-        image=image.preprocessing,
-    ).eval()
+    model = model_of(text, image)
     text_key = _key(dataset, text.module, text.preprocessing.model_dump_json(), text.tokenizer_json)
     image_key = _key(dataset, image.module, image.preprocessing.model_dump_json())
     text_arrays = cached_files("text-features", text_key, lambda: _text_files(dataset, model))
@@ -80,6 +73,18 @@ def compute_features(
         text_mask=None if pooled else _load(text_arrays["mask"]),
         image=_load(image_arrays["features"]),
     )
+
+
+def model_of(text: LoadedTextEncoder, image: LoadedImageEncoder) -> FusionModel:
+    """The encoders' side of a model, in evaluation mode; its head is not to be used."""
+    return FusionModel(
+        text_encoder=text.module,
+        image_encoder=image.module,
+        fusion_head=nn.Identity(),
+        tokenizer=_tokenizer(text),
+        text=text.preprocessing,
+        image=image.preprocessing,
+    ).eval()
 
 
 def _tokenizer(text: LoadedTextEncoder) -> Tokenizer:
@@ -103,7 +108,7 @@ def _key(dataset: Dataset, module: KnownModule, preprocessing: str, extra: bytes
 
 @torch.inference_mode()
 def _text_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
-    rows = [_token_ids(item, model) for item in dataset.items]
+    rows = [token_ids_of(item, model) for item in dataset.items]
     mask = text_tokenizer.pad(rows, "right", model.text.pad_id)["attention_mask"]
     outputs: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(rows)
     # Texts of like length go together, so that little is spent on padding.
@@ -131,12 +136,17 @@ def _image_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
     batches = [items[start : start + IMAGE_BATCH] for start in range(0, len(items), IMAGE_BATCH)]
     outputs = []
     for batch in track(batches, "Encoding pictures", total=len(batches)):
-        pixels = np.stack([_pixels(item, model) for item in batch])
+        pixels = np.stack([pixels_of(item, model) for item in batch])
         outputs.append(model.encode_image(torch.from_numpy(pixels)).numpy())
     return {"features": _dump(np.concatenate(outputs))}
 
 
-def _token_ids(item: Item, model: FusionModel) -> list[int]:
+def token_ids_of(item: Item, model: FusionModel) -> list[int]:
+    """Tokenize an item's text as the server will.
+
+    Raises:
+        RecipeError: naming the item whose text cannot be read.
+    """
     spec = model.text.servable_spec()
     try:
         return text_tokenizer.encode(model.tokenizer, item.text.encode(), spec)
@@ -144,7 +154,12 @@ def _token_ids(item: Item, model: FusionModel) -> list[int]:
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 
 
-def _pixels(item: Item, model: FusionModel) -> npt.NDArray[np.uint8]:
+def pixels_of(item: Item, model: FusionModel) -> npt.NDArray[np.uint8]:
+    """Decode an item's picture as the server will, UINT8 [H, W, 3].
+
+    Raises:
+        RecipeError: naming the item whose picture cannot be read.
+    """
     try:
         return image_decoder.decode(item.read_image(), model.image.servable_spec())
     except ValueError as error:
