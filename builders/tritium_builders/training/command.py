@@ -107,8 +107,13 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     from tritium_builders.data.card import render_card
     from tritium_builders.training import run
     from tritium_builders.training.report import TrainingReport, render_report
+    from tritium_builders.training.task_report import TaskReport, render_task_report
 
-    report = TrainingReport.model_validate_json((bundle.folder / run.REPORT).read_bytes())
+    content = (bundle.folder / run.REPORT).read_bytes()
+    if bundle.manifest.task == "classification":
+        report: TrainingReport | TaskReport = TrainingReport.model_validate_json(content)
+    else:
+        report = TaskReport.model_validate_json(content)
     card = _card_of(bundle)
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}
@@ -118,7 +123,10 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     console = Console()
     if card is not None:
         console.print(render_card(card))
-    console.print(render_report(report))
+    if isinstance(report, TrainingReport):
+        console.print(render_report(report))
+    else:
+        console.print(render_task_report(report))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
     console.print(f"Next: tritium build {bundle.folder}", highlight=False)
 

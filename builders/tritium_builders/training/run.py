@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tritium_builders.training.comparison import Comparison
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
+    from tritium_builders.training.task_report import TaskReport
+
+    AnyReport = TrainingReport | TaskReport
 
 REPORT = "report.json"
 RECIPE = "recipe.json"
@@ -143,6 +146,7 @@ def _compare(
     with needs("train"):
         from tritium_builders.training.compare import chosen_strategies, compare
         from tritium_builders.training.folds import prepare
+    _require_classes(recipe, "--compare")
     strategies = chosen_strategies(recipe, names)
     if seeds is not None:
         recipe = recipe.model_copy(update={"seeds": list(seeds)})
@@ -166,38 +170,57 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
+    _require_classes(recipe, "--cross-validate")
     with needs("train"):
         from tritium_builders.training.folds import prepare
+        from tritium_builders.training.report import TrainingReport
     prepared = prepare(recipe, Path(recipe_path).parent, every_fold=True)
     reports = []
     for fold in range(recipe.split.folds):
         split = recipe.split.model_copy(update={"fold": fold})
         held_out = replace(prepared, recipe=recipe.model_copy(update={"split": split}))
-        reports.append(train_seeds(held_out)[1])
+        report = train_seeds(held_out)[1]
+        assert isinstance(report, TrainingReport)  # noqa: S101 - of a classification
+        reports.append(report)
     return reports
 
 
-def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
+def _require_classes(recipe: Recipe, option: str) -> None:
+    if recipe.task != "classification":
+        raise RecipeError(
+            f"{option} is for classification, and this recipe is for {recipe.task}; train it "
+            "without"
+        )
+
+
+def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     """Train fusion and single-modality heads for every seed of the recipe.
 
     Returns:
         The first seed's fusion head, and the comparison of all.
     """
+    import torch
+
     from tritium_builders.data.progress import track
-    from tritium_builders.training.fit import HEAD_KINDS
     from tritium_builders.training.folds import train_fold
+    from tritium_builders.training.objective import make_objective
     from tritium_builders.training.report import make_report
+    from tritium_builders.training.task_report import make_task_report
 
     recipe = prepared.recipe
-    runs = [(kind, seed) for kind in HEAD_KINDS for seed in recipe.seeds]
+    objective = make_objective(recipe, prepared.dataset, prepared.features)
+    objective.balance(torch.from_numpy(prepared.split(recipe.split.fold).train))
+    runs = [(kind, seed) for kind in objective.kinds for seed in recipe.seeds]
     done = [
         train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
         for kind, seed in track(runs, "Training heads", total=len(runs))
     ]
     trained = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
-        for kind in HEAD_KINDS
+        for kind in objective.kinds
     }
+    if recipe.task != "classification":
+        return trained["fusion"][0], make_task_report(prepared, objective, trained)
     dataset = prepared.dataset
     folds = None if dataset.has_sides else recipe.split.folds
     report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=trained)
@@ -209,7 +232,7 @@ def write_bundle(
     trained: TrainedFold,
     path: str | os.PathLike[str],
     *,
-    report: TrainingReport | None = None,
+    report: AnyReport | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -241,8 +264,11 @@ def write_bundle(
         text_preprocessing=prepared.text.preprocessing,
         image_encoder=prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
-        fusion_head=trained.head,
-        fusion=recipe.fusion.strategy,
+        fusion_head=trained.finished,
+        task=recipe.task,
+        thresholds=trained.thresholds,
+        units=trained.units,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
@@ -265,7 +291,11 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
         indices: Those that may be picked.
         count: How many; fewer come back where there are fewer groups.
     """
-    by_label: dict[str, list[Item]] = {label: [] for label in dataset.labels}
+    by_label: dict[str, list[Item]] = {
+        label: [] for label in sorted({item.label for item in dataset.items})
+    }
+    if dataset.task == "classification":
+        by_label = {label: [] for label in dataset.labels}
     seen: set[str] = set()
     for index in indices:
         item = dataset.items[index]
@@ -312,7 +342,7 @@ def _of_the_same_data(recipe: Recipe, folder: Path, target: Path) -> bool:
         card = DataCard.model_validate_json((target / DATA_CARD).read_bytes())
     except (OSError, ValueError):
         return False
-    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder))
+    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder, recipe.task))
 
 
 def _is_empty_folder(path: Path) -> bool:

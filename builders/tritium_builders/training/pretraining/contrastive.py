@@ -18,8 +18,9 @@ from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
 from tritium_builders.models.sources import pretrained_name
 from tritium_builders.models.text_encoders import load_tokenizer
 from tritium_builders.servables import text_tokenizer
-from tritium_builders.training.features import Features, model_of, pixels_of, token_ids_of
+from tritium_builders.training.features import Features
 from tritium_builders.training.pretraining.folders import write_image_encoder, write_text_encoder
+from tritium_builders.training.pretraining.inputs import model_of, pixels_of, token_ids_of
 from tritium_builders.training.pretraining.objectives import PretrainingTask, Watched
 from tritium_builders.training.recipe import ContrastiveTable
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS

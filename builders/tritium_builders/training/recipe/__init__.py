@@ -11,6 +11,7 @@ from tritium_builders.training.recipe.data import (
     ManifestTable,
     OpenmojiTable,
 )
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
@@ -38,6 +39,7 @@ __all__ = [
     "ColumnsTable",
     "ContrastiveTable",
     "DataTable",
+    "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
     "ImbalanceStrategy",

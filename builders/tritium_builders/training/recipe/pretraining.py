@@ -12,7 +12,7 @@ from tritium_builders.training.recipe.fitting import SplitTable
 from tritium_builders.training.recipe.model import ImageEncoderTable, TextEncoderTable
 from tritium_builders.training.recipe.recipe import Recipe, read_recipe
 from tritium_builders.training.recipe.table import Table
-from tritium_client.contract import Modality
+from tritium_client.contract import Modality, Task
 
 PretrainingObjective = Literal["masked_language", "contrastive"]
 
@@ -76,6 +76,8 @@ class PretrainingRecipe(Table):
     """The folder that is written, relative to where the command runs."""
     seed: int = Field(default=0, ge=0)
     """Of masks, batches and dropout."""
+    task: Task = "classification"
+    """The training recipe's: how its data are read and split. Data without labels: `embedding`."""
     data: DataTable
     text_encoder: TextEncoderTable
     image_encoder: ImageEncoderTable
@@ -93,15 +95,24 @@ class PretrainingRecipe(Table):
             raise ValueError(
                 'pooling = "none" is chosen by the training recipe; here say how one vector is made'
             )
+        if self.task == "tagging" and self.objective == "contrastive":
+            raise ValueError(
+                'objective "contrastive" adapts one vector for a text, and task "tagging" has one '
+                'for each word; use "masked_language"'
+            )
         return self
 
     @property
     def training(self) -> Recipe:
         """A training recipe with the same data, encoders and split."""
+        text = self.text_encoder
+        if self.task == "tagging":
+            text = text.model_copy(update={"pooling": "none"})
         return Recipe(
             app="pretraining",
+            task=self.task,
             data=self.data,
-            text_encoder=self.text_encoder,
+            text_encoder=text,
             image_encoder=self.image_encoder,
             split=self.split,
         )
