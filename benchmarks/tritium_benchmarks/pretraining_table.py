@@ -29,7 +29,8 @@ from tritium_builders.training.recipe import (
     load_pretraining_recipe,
     load_recipe,
 )
-from tritium_builders.training.report import Accuracy, Record
+from tritium_builders.training.records import Record
+from tritium_builders.training.report import Accuracy
 
 NAME = "pretraining"
 SEEDS = 5

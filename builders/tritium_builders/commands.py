@@ -1,4 +1,4 @@
-"""The builders' verbs: `train`, `pretrain`, `report`, `data check`, `ensemble`, `build`, `inspect`."""
+"""The builders' verbs: train, pretrain, report, data check, ensemble, build and inspect."""
 
 from __future__ import annotations
 
