@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.support.hostile import many_scans
 from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
-from tritium_builders import ImagePreprocessing, TextPreprocessing, servables
+from tritium_builders import ImagePreprocessing, servables
 from tritium_builders.servables import encoders, engine, image_decoder, text_tokenizer
 from tritium_client import contract
 
@@ -28,7 +28,6 @@ STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
 CROP = ImagePreprocessing(size=24, resize="shortest_edge", shortest_edge=32).servable_spec()
 QUICK = {**STRETCH, "reducing_gap": 2.0}
 SIMD = {"resizer": "fast_image_resize"}
-TEXT = TextPreprocessing(max_length=12).servable_spec()
 
 
 def expected(image: Image.Image) -> Any:
