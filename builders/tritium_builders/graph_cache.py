@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tritium_builders import export, reference
+from tritium_builders import export, reference, tasks
 from tritium_builders.bundle import Bundle
 from tritium_builders.bundle_schema import FeatureKind
 from tritium_builders.data.cache import cached_files, content_key
@@ -108,7 +108,7 @@ def _content_key(described: Sequence[str], hashes: Mapping[str, str]) -> str:
     weights = [f"{name} {sha256}" for name, sha256 in sorted(hashes.items())]
     code = [
         hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
-        for module in (export, reference)
+        for module in (export, reference, tasks)
     ]
     tools = [f"{name} {metadata.version(name)}" for name in _TOOLS]
     parts = [*described, platform.python_version(), *weights, *code, *tools]

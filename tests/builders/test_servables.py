@@ -18,10 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support import models
 from tests.support.hostile import many_scans
 from tests.support.pictures import encode, huge_png_header, jpeg, noise, png
-from tritium_builders import ImagePreprocessing, TextPreprocessing, servables
+from tritium_builders import ImagePreprocessing, servables
 from tritium_builders.servables import encoders, engine, image_decoder, text_tokenizer
 from tritium_client import contract
 
@@ -29,14 +28,6 @@ STRETCH = ImagePreprocessing(size=(20, 30)).servable_spec()
 CROP = ImagePreprocessing(size=24, resize="shortest_edge", shortest_edge=32).servable_spec()
 QUICK = {**STRETCH, "reducing_gap": 2.0}
 SIMD = {"resizer": "fast_image_resize"}
-TEXT = TextPreprocessing(max_length=12).servable_spec()
-
-
-@pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    models.tokenizer().save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def expected(image: Image.Image) -> Any:
@@ -262,70 +253,6 @@ class TestImageDecoder:
         np.testing.assert_array_equal(last["pixels"][0], image_decoder.decode(png(seed=2), spec))
 
 
-class TestTextTokenizer:
-    @pytest.fixture
-    def tokenize(self, tokenizer_folder: Path) -> text_tokenizer.TextTokenizer:
-        return text_tokenizer.TextTokenizer(tokenizer_folder, TEXT)
-
-    def test_ids_equal_hugging_faces(self, tokenize: text_tokenizer.TextTokenizer) -> None:
-        from transformers import BertTokenizer
-
-        theirs = BertTokenizer(tokenizer_object=models.tokenizer())
-        texts = ["red apple", "café naïve", "x" * 3, "the quick brown fox " * 5]
-        for text in texts:
-            (ours,) = tokenize([{"text": np.array([[text.encode()]], object)}])
-            assert isinstance(ours, dict)
-            ids = theirs(text, truncation=True, max_length=12)["input_ids"]
-            assert ours["input_ids"][0].tolist() == ids
-            assert ours["attention_mask"].tolist() == [[1] * len(ids)]
-
-    @pytest.mark.parametrize("side", ["left", "right"])
-    def test_a_request_of_several_texts_is_padded(self, tokenizer_folder: Path, side: str) -> None:
-        spec = {**TEXT, "padding_side": side, "pad_id": 7}
-        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, spec)
-        (answer,) = tokenize([{"text": np.array([[b"red apple"], [b"apple"]], object)}])
-        assert isinstance(answer, dict)
-        ids, mask = answer["input_ids"][1], answer["attention_mask"][1]
-        padding = 0 if side == "left" else -1
-        assert (ids[padding], mask[padding]) == (7, 0)
-        assert mask.sum() == 3
-
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
-            (b"", "the text is empty"),
-            (b"  \n\t ", "the text is empty"),
-            (b"abc\xff", "not valid UTF-8 at byte 3"),
-            (b"a" * 1_000_000, "1000000 bytes; at most 65536 are accepted"),
-        ],
-    )
-    def test_what_is_refused_says_why(
-        self, tokenize: text_tokenizer.TextTokenizer, text: bytes, reason: str
-    ) -> None:
-        (answer,) = tokenize([{"text": np.array([[text]], object)}])
-        assert isinstance(answer, text_tokenizer.InvalidInputError)
-        assert reason in str(answer)
-
-    def test_a_null_byte_is_dropped_as_the_tokenizer_does(
-        self, tokenize: text_tokenizer.TextTokenizer
-    ) -> None:
-        with_null, without = tokenize(
-            [{"text": np.array([[text]], object)} for text in (b"red\0 apple", b"red apple")]
-        )
-        assert isinstance(with_null, dict)
-        assert isinstance(without, dict)
-        np.testing.assert_array_equal(with_null["input_ids"], without["input_ids"])
-
-    @settings(max_examples=100, deadline=None)
-    @given(st.text(max_size=80))
-    def test_any_text_is_answered_or_refused(self, tokenizer_folder: Path, text: str) -> None:
-        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, TEXT)
-        data = text.encode("utf-8", "surrogatepass")
-        (answer,) = tokenize([{"text": np.array([[data]], object)}])
-        if isinstance(answer, dict):
-            assert 2 <= answer["input_ids"].shape[1] <= 12
-
-
 def test_one_row_at_a_time_where_the_weights_are_few_and_so_are_the_threads() -> None:
     runtime = _Doubling()
     requests = [{"input_ids": np.full((items, 3), items)} for items in (1, 2)]
@@ -427,6 +354,26 @@ class TestEngine:
             assert isinstance(answer, dict)
             np.testing.assert_array_equal(answer["sequence"], request["input_ids"] * 2)
             np.testing.assert_array_equal(answer["sum"], request["input_ids"].sum(1))
+
+    def test_outputs_by_words_are_cut_to_their_own_words(self) -> None:
+        class Words(_Doubling):
+            def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+                return {"rows": inputs["word_starts"] * 2}
+
+        inputs = [
+            {"name": "input_ids", "ragged": True, "pad": 0},
+            {"name": "word_starts", "ragged": True, "pad": -1},
+        ]
+        outputs = [{"name": "rows", "ragged": True, "ragged_as": "word_starts"}]
+        requests = [
+            {"input_ids": np.ones((1, tokens), np.int64), "word_starts": np.arange(words)[None]}
+            for tokens, words in ((9, 2), (9, 7), (4, 3), (10, 1))
+        ]
+        with engine_over(Words(), inputs=inputs, outputs=outputs) as run:
+            answers = run(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            assert isinstance(answer, dict)
+            np.testing.assert_array_equal(answer["rows"], request["word_starts"] * 2)
 
     def test_similar_lengths_share_a_batch_and_different_ones_do_not(self) -> None:
         runtime = _Doubling()

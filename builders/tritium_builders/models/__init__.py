@@ -1,5 +1,6 @@
 """Architectures that a bundle keeps by name and weights, and how they are loaded."""
 
+from tritium_builders.models.ensembles import ConcatenatedEncoder, EnsembleHead
 from tritium_builders.models.fusion import (
     EMBEDDERS,
     FUSION_HEADS,
@@ -46,6 +47,8 @@ _ALL: tuple[type[KnownModule], ...] = (
     ScaledHead,
     TemperatureScaled,
     HybridFusion,
+    EnsembleHead,
+    ConcatenatedEncoder,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -58,9 +61,11 @@ __all__ = [
     "KNOWN_MODULES",
     "TAGGERS",
     "ConcatFusion",
+    "ConcatenatedEncoder",
     "CrossAttentionFusion",
     "CrossModalTransformerFusion",
     "EfficientNetLite",
+    "EnsembleHead",
     "FusionHead",
     "GatedFusion",
     "HierarchicalFusion",

@@ -13,6 +13,7 @@ from torch import Tensor
 from tritium_builders.models import FusionHead
 from tritium_builders.models.fusion.base import Given
 from tritium_builders.training.features import Features
+from tritium_builders.training.history import Epoch, Watch, ignore
 from tritium_builders.training.objective import Objective
 from tritium_builders.training.recipe import OptimiserTable
 from tritium_builders.training.splits import Split
@@ -25,6 +26,7 @@ def fit(
     split: Split,
     table: OptimiserTable,
     losses: Mapping[Given, float],
+    watch: Watch = ignore,
 ) -> int:
     """Train until the validation loss has not fallen for `patience` epochs; keep the best.
 
@@ -35,6 +37,7 @@ def fit(
         split: Which items are trained on, and which are watched.
         table: How.
         losses: Modalities that are given -> weight of the loss with them; the first is watched.
+        watch: Told of every epoch.
 
     Returns:
         The epoch that was best, from 1.
@@ -48,19 +51,23 @@ def fit(
     best_loss, best_epoch, best_weights = float("inf"), 0, head.state_dict()
     for epoch in range(1, table.max_epochs + 1):
         head.train()
-        for batch in torch.split(objective.epoch(train), table.batch_size):
+        order, total = objective.epoch(train), torch.zeros(())
+        for batch in torch.split(order, table.batch_size):
             optimiser.zero_grad()
             own = features.select(batch)
             loss: Any = sum(
                 weight * objective.loss(logits_of(head, own, given), targets[batch])
                 for given, weight in losses.items()
             )
+            total += loss.detach() * len(batch)
             loss.backward()
             optimiser.step()
         head.eval()
         with torch.inference_mode():
             logits = logits_of(head, watched, given_to_watch)
             validation_loss = float(objective.validation_loss(logits, targets[validation]))
+            score = objective.score(logits, targets[validation])
+        watch(Epoch(epoch, float(total) / len(order), validation_loss, score))
         if validation_loss < best_loss:
             best_loss, best_epoch = validation_loss, epoch
             best_weights = copy.deepcopy(head.state_dict())

@@ -28,9 +28,11 @@ from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.fit import answers_of, fit, reproducible
+from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
+from tritium_builders.training.rounds.start import Start
 from tritium_builders.training.splits import Split
 from tritium_client.contract import Modality
 
@@ -46,6 +48,8 @@ class Prepared:
     features: Features
     card: DataCard | None = None
     """What the data set consists of; None where somebody made it in Python."""
+    start: Start | None = None
+    """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
@@ -84,6 +88,8 @@ class TrainedFold:
     """Of a multi-label model: from which probability on each label holds."""
     units: tuple[float, ...] = ()
     """Of a regression: the spread of each score on the training side."""
+    history: tuple[Stage, ...] = ()
+    """Every epoch of every stage of the training."""
 
     def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
         """Share of the held-out items whose most probable label is right, 0 to 1."""
@@ -108,7 +114,8 @@ def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) 
     data = load_data(recipe, folder, text, image, every_fold=every_fold)
     features = compute_features(data.dataset, text, image)
     prepared = Prepared(recipe, data.dataset, text, image, features, data.card)
-    prepared.keep_split(recipe.split.fold, data.split)
+    if data.split is not None:
+        prepared.keep_split(recipe.split.fold, data.split)
     return prepared
 
 
@@ -130,15 +137,16 @@ def train_fold(
     objective.balance(torch.from_numpy(split.train))
     features = prepared.features
     with reproducible(seed):
-        head, epochs = _fitted(prepared, objective, split, kind, seed)
-        if kind == "fusion" and prepared.recipe.fusion.hybrid and not isinstance(head, LateFusion):
-            alone = (_fitted(prepared, objective, split, one, seed)[0] for one in BOTH)
-            head = HybridFusion(head, *alone)
         watched = torch.from_numpy(split.validation)
         given = objective.given if kind == "fusion" else ((kind,),)
+        if kind == "fusion" and prepared.recipe.ensemble is not None:
+            from tritium_builders.training.ensembles import train_ensemble
+
+            head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+            history: tuple[Stage, ...] = ()
+        else:
+            head, epochs, history = _trained(prepared, objective, split, kind, seed)
         targets = objective.targets[watched]
-        answers = answers_of(head, features.select(watched), given)
-        head.tune(answers, targets, objective.validation_loss)
         if prepared.recipe.fusion.calibration == "temperature":
             answers = answers_of(head, features.select(watched), given)
             head = with_temperatures(head, answers, targets, objective)
@@ -160,21 +168,58 @@ def train_fold(
         validation_loss=float(objective.validation_loss(validation, targets)),
         thresholds=thresholds,
         units=objective.units,
+        history=history,
     )
 
 
-def _fitted(
+def _trained(
     prepared: Prepared, objective: Objective, split: Split, kind: HeadKind, seed: int
-) -> tuple[FusionHead, int]:
-    """A head that is trained from its seed on, and the epochs that took."""
+) -> tuple[FusionHead, int, tuple[Stage, ...]]:
+    """A head that is trained from its seed on; a hybrid of it and of two others, trained alike."""
     with reproducible(seed):
-        head = _make_head(prepared, kind, objective.outputs)
-        table, features = prepared.recipe.optimiser, prepared.features
-        epochs = max(
-            fit(head, features, objective, split, table, losses)
-            for losses in _stages(prepared.recipe, head, kind)
-        )
-    return head, epochs
+        head = make_head(prepared, kind, objective.outputs)
+        epochs, history = fit_head(prepared, head, objective, split, kind)
+    if kind != "fusion" or not prepared.recipe.fusion.hybrid or isinstance(head, LateFusion):
+        return head, epochs, history
+    alone = (_trained(prepared, objective, split, one, seed)[0] for one in BOTH)
+    hybrid = HybridFusion(head, *alone)
+    watched = torch.from_numpy(split.validation)
+    answers = answers_of(hybrid, prepared.features.select(watched), objective.given)
+    hybrid.tune(answers, objective.targets[watched], objective.validation_loss)
+    return hybrid, epochs, history
+
+
+def fit_head(
+    prepared: Prepared,
+    head: FusionHead,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind = "fusion",
+) -> tuple[int, tuple[Stage, ...]]:
+    """Train a head through all of its stages and tune it on the validation side.
+
+    Args:
+        prepared: What it is trained on, and how.
+        head: Ends with its best weights, in evaluation mode.
+        objective: What is minimised.
+        split: Which items are trained on, and which are watched; items may be there twice.
+        kind: What the head reads.
+
+    Returns:
+        The epoch that was best, from 1, of several stages the last such; and all epochs.
+    """
+    table, features = prepared.recipe.optimiser, prepared.features
+    watched = torch.from_numpy(split.validation)
+    epochs, history = 0, []
+    for losses in _stages(prepared.recipe, head, kind):
+        stage: list[Epoch] = []
+        best = fit(head, features, objective, split, table, losses, stage.append)
+        epochs = max(epochs, best)
+        history.append(tuple(stage))
+    given = objective.given if kind == "fusion" else ((kind,),)
+    answers = answers_of(head, features.select(watched), given)
+    head.tune(answers, objective.targets[watched], objective.validation_loss)
+    return epochs, tuple(history)
 
 
 def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
@@ -184,13 +229,20 @@ def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[G
     return head.stages(recipe.fusion.absent_loss)
 
 
-def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+    """Make a head with random weights, or with those of the bundle that is trained on.
+
+    Args:
+        prepared: Its recipe says which.
+        kind: The recipe's, or one that reads one modality.
+        outputs: How many logits it has for an item, K.
+    """
     table = prepared.recipe.fusion
     if kind != "fusion" and prepared.recipe.task != "tagging":
         return _single_head(prepared, kind, outputs)
     make = HEADS[table.strategy]
     extra: dict[str, Any] = {"task": prepared.recipe.task} if make is LateFusion else {}
-    return make(
+    made = make(
         **extra,
         text_features=prepared.features.text.shape[-1],
         image_features=prepared.features.image.shape[-1],
@@ -199,6 +251,9 @@ def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         modality_dropout=table.modality_dropout,
         **{name: getattr(table, name) for name in make.settings},
     )
+    if prepared.start is not None and kind == "fusion":
+        prepared.start.apply(made)
+    return made
 
 
 def _single_head(prepared: Prepared, kind: Modality, outputs: int) -> SingleModalityHead:

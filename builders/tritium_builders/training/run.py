@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     AnyReport = TrainingReport | TaskReport
 
 REPORT = "report.json"
+PAGE = "report.html"
+"""The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
+ROUND = "round.json"
+"""Which bundle it continues and what that brought, where it does."""
 DATA_CARD = "data_card.json"
 """What the data consists of, in the bundle."""
 
@@ -38,8 +42,9 @@ def train(
 ) -> Bundle:
     """Train what a recipe says and write the bundle; the same recipe gives the same bundle.
 
-    The bundle holds the head of the recipe's first seed, the report as `report.json`, golden
-    and calibration samples from the training side, and the held-out fold as validation samples.
+    The bundle holds the head of the recipe's first seed, the report as `report.json` and
+    `report.html`, golden and calibration samples from the training side, and the held-out fold
+    as validation samples.
     A bundle that is already there is replaced, at the very end and in one step.
 
     Args:
@@ -56,7 +61,7 @@ def train(
     recipe = load_recipe(Path(recipe_path))
     folder = Path(recipe_path).parent
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     if reuse and made_by(recipe, target) and _of_the_same_data(recipe, folder, target):
         return Bundle.load(target)
     with needs("train"):
@@ -79,7 +84,9 @@ def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
     recipe = load_recipe(Path(recipe_path))
     with needs("train"):
         from tritium_builders.training.own_data import load_data, load_encoders
-    return load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe)).card
+    data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
+    assert data.card is not None  # noqa: S101 - all data has one
+    return data.card
 
 
 def compare_strategies(
@@ -124,7 +131,7 @@ def train_best(
     """
     recipe = load_recipe(Path(recipe_path))
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     prepared, comparison = _compare(Path(recipe_path), recipe, names, None)
     from tritium_builders.training.compare import with_strategy
 
@@ -215,9 +222,16 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     if recipe.task != "classification":
         return trained["fusion"][0], make_task_report(prepared, objective, trained)
     dataset = prepared.dataset
-    folds = None if dataset.has_sides else recipe.split.folds
-    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=trained)
-    return trained["fusion"][0], report
+    shipped = trained["fusion"][0]
+    report = make_report(
+        app=recipe.app,
+        dataset=dataset,
+        folds=None if dataset.has_sides else recipe.split.folds,
+        trained=trained,
+        train=prepared.split(shipped.fold).train.tolist(),
+        kept={item.id for item in _validation_items(prepared, shipped)},
+    )
+    return shipped, report
 
 
 def write_bundle(
@@ -226,6 +240,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     report: AnyReport | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -233,22 +248,38 @@ def write_bundle(
         prepared: What the head was trained with.
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
-        report: Kept in the bundle as `report.json`.
+        report: Kept in the bundle as `report.json`, and drawn as `report.html`.
+        more_files: Kept as well, by name.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
         BundleError, ExportError: when the modules cannot be served.
     """
-    _check_target(Path(path))
+    with needs("train"):
+        from tritium_builders.reports.page import render_page
+        from tritium_builders.reports.sections import PageContent
+        from tritium_builders.training.report import TrainingReport
+    check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
         dataset,
         prepared.split(trained.fold).train.tolist(),
         recipe.samples.golden + recipe.samples.calibration,
     )
-    held_out = [dataset.items[index] for index in trained.held_out]
-    if recipe.samples.validation is not None:
-        held_out = pick_items(dataset, trained.held_out, recipe.samples.validation)
+    validation = [item.sample(labelled=True) for item in _validation_items(prepared, trained)]
+    sources = _sources(recipe, dataset)
+    files = {RECIPE: _recipe_json(recipe)}
+    if prepared.card is not None:
+        files[DATA_CARD] = prepared.card.to_json()
+    if report is not None:
+        files[REPORT] = report.to_json()
+    if isinstance(report, TrainingReport):
+        pictures = {sample.id: sample.image for sample in validation}
+        content = PageContent(
+            report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
+        )
+        files[PAGE] = render_page(content)
+    files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -261,19 +292,23 @@ def write_bundle(
         task=recipe.task,
         thresholds=trained.thresholds,
         units=trained.units,
-        fusion=recipe.fusion.strategy,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
-        validation=[item.sample(labelled=True) for item in held_out],
-        sources=_sources(recipe, dataset),
-        extra_files={
-            RECIPE: _recipe_json(recipe),
-            **({} if report is None else {REPORT: report.to_json()}),
-            **({} if prepared.card is None else {DATA_CARD: prepared.card.to_json()}),
-        },
+        validation=validation,
+        sources=sources,
+        extra_files=files,
         overwrite=True,
     )
+
+
+def _validation_items(prepared: Prepared, trained: TrainedFold) -> list[Item]:
+    """The held-out items that the bundle keeps."""
+    dataset, count = prepared.dataset, prepared.recipe.samples.validation
+    if count is None:
+        return [dataset.items[index] for index in trained.held_out]
+    return pick_items(dataset, trained.held_out, count)
 
 
 def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Item]:
@@ -305,7 +340,7 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
     return turns[:count]
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse before the work, not after it, to put a bundle over something else."""
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
         raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
@@ -318,7 +353,8 @@ def _recipe_json(recipe: Recipe) -> bytes:
 def made_by(recipe: Recipe, target: Path) -> bool:
     """Say whether the folder holds a bundle that this very recipe made."""
     try:
-        return (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        same = (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        return same and not (target / ROUND).exists()  # that one has seen more than the recipe's
     except OSError:
         return False
 

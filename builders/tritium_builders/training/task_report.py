@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tritium_builders.training.report import Figure, Record
+from tritium_builders.training.records import Record
+from tritium_builders.training.report import Figure
 from tritium_client.contract import Task
 
 if TYPE_CHECKING:

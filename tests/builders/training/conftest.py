@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetModel
 
+from tritium_builders import Bundle
 from tritium_builders.data import Dataset, Item, load_openmoji
 from tritium_builders.models import (
     HuggingFaceImageEncoder,
@@ -20,6 +21,7 @@ from tritium_builders.preprocessing import ImagePreprocessing
 from tritium_builders.training import Recipe
 from tritium_builders.training.features import compute_features
 from tritium_builders.training.folds import Prepared
+from tritium_builders.training.run import train_seeds, write_bundle
 
 RECIPE = Recipe.model_validate(
     {
@@ -77,3 +79,10 @@ def prepared(
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         features = compute_features(some_emojis, text_encoder, image_encoder)
     return Prepared(RECIPE, some_emojis, text_encoder, image_encoder, features)
+
+
+@pytest.fixture(scope="session")
+def bundle(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of that job, with its report."""
+    shipped, report = train_seeds(prepared)
+    return write_bundle(prepared, shipped, tmp_path_factory.mktemp("a") / "small", report=report)

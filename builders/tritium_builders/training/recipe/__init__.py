@@ -12,6 +12,7 @@ from tritium_builders.training.recipe.data import (
     OpenclipartTable,
     OpenmojiTable,
 )
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
@@ -23,6 +24,13 @@ from tritium_builders.training.recipe.model import (
     Strategy,
     TextEncoderTable,
 )
+from tritium_builders.training.recipe.pretraining import (
+    ContrastiveTable,
+    MaskingTable,
+    PretrainingOptimiserTable,
+    PretrainingRecipe,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.recipe.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -30,19 +38,25 @@ __all__ = [
     "STRATEGIES",
     "WITH_HEADS",
     "ColumnsTable",
+    "ContrastiveTable",
     "DataTable",
+    "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
     "ImbalanceStrategy",
     "ImbalanceTable",
     "ManifestTable",
+    "MaskingTable",
     "OpenclipartTable",
     "OpenmojiTable",
     "OptimiserTable",
+    "PretrainingOptimiserTable",
+    "PretrainingRecipe",
     "Recipe",
     "SamplesTable",
     "SplitTable",
     "Strategy",
     "TextEncoderTable",
+    "load_pretraining_recipe",
     "load_recipe",
 ]

@@ -85,7 +85,8 @@ class FusionTable(Table):
     item adds to its loss with both: a steadier way than dropout to the same end."""
     hybrid: bool = False
     """A classifier for each modality beside the strategy's head: it answers when the other modality
-    is absent, and has a weight in the answer with both. For labels; `late` is made so anyway."""
+    is absent, and has a weight in the answer with both. For labels; `late` is made so
+    anyway, and the heads of an `[ensemble]` do without."""
     calibration: Literal["none", "temperature"] = "none"
     """`temperature`: logits are divided by a number that is fitted on the validation side, so that
     probabilities mean what they say; which label is best does not change."""

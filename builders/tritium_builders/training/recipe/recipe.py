@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomllib
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe.data import DataTable, ManifestTable
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OF_TASK,
     OVER_SEQUENCES,
     STRATEGIES,
+    WITH_HEADS,
     FusionTable,
     ImageEncoderTable,
     Strategy,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Seed = Annotated[int, Field(ge=0)]
+AnyRecipe = TypeVar("AnyRecipe", bound=Table)
 
 
 class Recipe(Table):
@@ -46,6 +49,7 @@ class Recipe(Table):
     text_encoder: TextEncoderTable
     image_encoder: ImageEncoderTable
     fusion: FusionTable = FusionTable()
+    ensemble: EnsembleTable | None = None
     optimiser: OptimiserTable = OptimiserTable()
     imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
@@ -118,6 +122,29 @@ class Recipe(Table):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _members_fit(self) -> Recipe:
+        table = self.ensemble
+        if table is not None and self.task != "classification":
+            raise ValueError(f"ensemble is for classification, not for task {self.task!r}")
+        for strategy in (table.strategies or [self.fusion.strategy]) if table else []:
+            if (strategy in OVER_SEQUENCES) != (self.fusion.strategy in OVER_SEQUENCES):
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} and fusion strategy "
+                    f"{self.fusion.strategy!r} read different features of the encoders"
+                )
+            if strategy in WITH_HEADS and self.fusion.width % self.fusion.heads:
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} needs a fusion.width that is a multiple "
+                    "of fusion.heads"
+                )
+            if strategy == "late" and table and table.kind == "boosting":
+                raise ValueError(
+                    "ensemble.kind \"boosting\" adds logits, and strategy 'late' averages "
+                    "probabilities"
+                )
+        return self
+
     def with_strategy(self, strategy: Strategy) -> Recipe:
         """The same recipe for another head.
 
@@ -127,6 +154,12 @@ class Recipe(Table):
         content = self.model_dump()
         content["fusion"]["strategy"] = strategy
         return Recipe.model_validate(content)
+
+    @property
+    def fusion_name(self) -> str:
+        """What the bundle calls its head: for people."""
+        strategy = self.fusion.strategy
+        return strategy if self.ensemble is None else self.ensemble.describe(strategy)
 
     @property
     def bundle_folder(self) -> Path:
@@ -140,6 +173,15 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: naming the file, the field and the fix, one line for each problem.
     """
+    return read_recipe(path, Recipe)
+
+
+def read_recipe(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """Read a recipe of one kind.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -149,7 +191,7 @@ def load_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = [
             f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
