@@ -70,7 +70,8 @@ def load_openclipart(*, size: int = 256, labels: Sequence[str] = ()) -> Dataset:
 
     Args:
         size: The longer side of a picture in pixels; PNG with transparency.
-        labels: Only these folders. Default: all.
+        labels: Only these folders, for a quick try: pictures that lie in others as well are then
+            taken. Default: all.
 
     Raises:
         RecipeError: when Debian's package is not there.
