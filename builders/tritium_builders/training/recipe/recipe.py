@@ -87,6 +87,8 @@ class Recipe(Table):
             raise ValueError(f"data.labels is not for task {self.task!r}")
         if labels is not None and self.task == "classification" and len(labels) == 1:
             raise ValueError("data.labels holds one label; a classifier needs two")
+        if self.imbalance.strategy != "none" and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"imbalance.strategy is not for task {self.task!r}")
         if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
             raise ValueError(f"fusion.calibration is not for task {self.task!r}")
         return self
