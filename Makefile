@@ -51,8 +51,8 @@ imbalance-table: $(READY)  ## what helps rare labels, and temperatures: docs/cla
 pretraining-table: $(READY)  ## whether adapted encoders help on the demo data: docs/pretraining.md
 	@rm -rf encoders/openmoji_masked_language encoders/openmoji_contrastive
 	@$(BIN)/python -m tritium_benchmarks.pretraining_table recipes/openmoji.toml benchmarks/results \
-		--pretraining recipes/pretraining/openmoji_masked_language.toml \
-		--pretraining recipes/pretraining/openmoji_contrastive.toml --page docs/pretraining.md
+		--pretraining recipes/pretraining/openmoji_contrastive.toml \
+		--pretraining recipes/pretraining/openmoji_masked_language.toml --page docs/pretraining.md
 
 # Repositories of their own, made anew: in one that is in use, what was just built is not live yet.
 MEASURED := .cache/bench

@@ -89,6 +89,8 @@ class Recipe(Table):
             raise ValueError("data.labels holds one label; a classifier needs two")
         if self.fusion.hybrid and self.task != "classification":
             raise ValueError(f"fusion.hybrid is not for task {self.task!r}")
+        if self.imbalance.strategy != "none" and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"imbalance.strategy is not for task {self.task!r}")
         if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
             raise ValueError(f"fusion.calibration is not for task {self.task!r}")
         return self
