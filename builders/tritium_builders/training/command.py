@@ -120,7 +120,7 @@ def _train(recipe: Path, *, out: Path | None, reuse: bool, as_json: bool) -> Non
     with needs("train"):
         from tritium_builders.training import run
 
-    with _line_by_line():
+    with line_by_line():
         bundle = run.train(recipe, out=out, reuse=reuse)
     _show_bundle(bundle, as_json)
 
@@ -132,7 +132,7 @@ def _train_next(
     with needs("train"):
         from tritium_builders.training.rounds.run import train_next
 
-    with _line_by_line():
+    with line_by_line():
         bundle = train_next(recipe, previous, data, out=out)
     _show_bundle(bundle, as_json)
 
@@ -207,7 +207,7 @@ def _card_of(bundle: Bundle) -> DataCard | None:
 
 
 @contextlib.contextmanager
-def _line_by_line(*, quiet: bool = False) -> Iterator[None]:
+def line_by_line(*, quiet: bool = False) -> Iterator[None]:
     """Show an error of several lines as several; the command line would join them."""
     try:
         yield
@@ -226,7 +226,7 @@ def _cross_validate(recipe: Path, *, as_json: bool) -> None:
         from tritium_builders.training import run
         from tritium_builders.training.report import render_folds
 
-    with _line_by_line():
+    with line_by_line():
         reports = run.cross_validate(recipe)
     if as_json:
         typer.echo(json.dumps([report.model_dump() for report in reports]))
@@ -277,7 +277,7 @@ def _compare(
         from tritium_builders.training.comparison import render_comparison
 
     bundle = None
-    with _line_by_line():
+    with line_by_line():
         if take_best:
             bundle, comparison = run.train_best(recipe, names, out=out)
         else:
@@ -330,7 +330,7 @@ def check_command(
         from tritium_builders.training.run import check_data
 
     try:
-        with _line_by_line(quiet=as_json):
+        with line_by_line(quiet=as_json):
             card = check_data(recipe)
     except ManifestError as error:
         if not as_json:

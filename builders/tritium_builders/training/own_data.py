@@ -21,6 +21,7 @@ from tritium_builders.models import (
     load_image_encoder,
     load_text_encoder,
 )
+from tritium_builders.training.pretraining.folders import refuse_seen
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
 from tritium_client.contract import Task
@@ -131,19 +132,24 @@ def make_split(recipe: Recipe, dataset: Dataset, fold: int) -> Split:
     """The three sides: the data's own, or those of one fold.
 
     Raises:
-        RecipeError: when a label has too few groups to be in every fold.
+        RecipeError: when a label has too few groups to be in every fold, or an encoder was adapted
+            to what is held out.
         MissingExtraError: when scikit-learn is not installed.
     """
-    if dataset.has_sides:
-        return Split.given(dataset)
     table = recipe.split
-    return split_dataset(
-        dataset,
-        fold=fold,
-        folds=table.folds,
-        validation_folds=table.validation_folds,
-        seed=table.seed,
-    )
+    if dataset.has_sides:
+        split = Split.given(dataset)
+    else:
+        split = split_dataset(
+            dataset,
+            fold=fold,
+            folds=table.folds,
+            validation_folds=table.validation_folds,
+            seed=table.seed,
+        )
+    sources = (recipe.text_encoder.source, recipe.image_encoder.source)
+    refuse_seen(sources, dataset, split.held_out)
+    return split
 
 
 def describe(

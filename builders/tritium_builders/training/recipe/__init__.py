@@ -23,6 +23,13 @@ from tritium_builders.training.recipe.model import (
     Strategy,
     TextEncoderTable,
 )
+from tritium_builders.training.recipe.pretraining import (
+    ContrastiveTable,
+    MaskingTable,
+    PretrainingOptimiserTable,
+    PretrainingRecipe,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.recipe.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "STRATEGIES",
     "WITH_HEADS",
     "ColumnsTable",
+    "ContrastiveTable",
     "DataTable",
     "EnsembleTable",
     "FusionTable",
@@ -37,12 +45,16 @@ __all__ = [
     "ImbalanceStrategy",
     "ImbalanceTable",
     "ManifestTable",
+    "MaskingTable",
     "OpenmojiTable",
     "OptimiserTable",
+    "PretrainingOptimiserTable",
+    "PretrainingRecipe",
     "Recipe",
     "SamplesTable",
     "SplitTable",
     "Strategy",
     "TextEncoderTable",
+    "load_pretraining_recipe",
     "load_recipe",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomllib
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Seed = Annotated[int, Field(ge=0)]
+AnyRecipe = TypeVar("AnyRecipe", bound=Table)
 
 
 class Recipe(Table):
@@ -170,6 +171,15 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: naming the file, the field and the fix, one line for each problem.
     """
+    return read_recipe(path, Recipe)
+
+
+def read_recipe(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """Read a recipe of one kind.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -179,7 +189,7 @@ def load_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = [
             f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
