@@ -17,6 +17,7 @@ from tritium_builders.data.dataset import Dataset, Item
 from tritium_builders.data.progress import track
 from tritium_builders.errors import RecipeError
 from tritium_builders.models import KnownModule, LoadedImageEncoder, LoadedTextEncoder
+from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.reference import FusionModel
 from tritium_builders.servables import image_decoder, text_tokenizer
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS
@@ -66,7 +67,7 @@ def compute_features(
         text_encoder=text.module,
         image_encoder=image.module,
         fusion_head=nn.Identity(),  # only the encoders' side of the model is used here
-        tokenizer=_tokenizer(text),
+        tokenizer=truncating_tokenizer(text),
         text=text.preprocessing,
         image=image.preprocessing,
     ).eval()
@@ -82,7 +83,8 @@ def compute_features(
     )
 
 
-def _tokenizer(text: LoadedTextEncoder) -> Tokenizer:
+def truncating_tokenizer(text: LoadedTextEncoder) -> Tokenizer:
+    """The encoder's tokenizer, which cuts texts to what the encoder takes."""
     tokenizer = Tokenizer.from_buffer(text.tokenizer_json)
     tokenizer.enable_truncation(max_length=text.preprocessing.max_length)
     return tokenizer
@@ -103,7 +105,7 @@ def _key(dataset: Dataset, module: KnownModule, preprocessing: str, extra: bytes
 
 @torch.inference_mode()
 def _text_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
-    rows = [_token_ids(item, model) for item in dataset.items]
+    rows = [token_ids(item, model.tokenizer, model.text) for item in dataset.items]
     mask = text_tokenizer.pad(rows, "right", model.text.pad_id)["attention_mask"]
     outputs: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(rows)
     # Texts of like length go together, so that little is spent on padding.
@@ -131,22 +133,41 @@ def _image_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
     batches = [items[start : start + IMAGE_BATCH] for start in range(0, len(items), IMAGE_BATCH)]
     outputs = []
     for batch in track(batches, "Encoding pictures", total=len(batches)):
-        pixels = np.stack([_pixels(item, model) for item in batch])
+        pixels = np.stack([pixels_of(item, model.image) for item in batch])
         outputs.append(model.encode_image(torch.from_numpy(pixels)).numpy())
     return {"features": _dump(np.concatenate(outputs))}
 
 
-def _token_ids(item: Item, model: FusionModel) -> list[int]:
-    spec = model.text.servable_spec()
+def token_ids(item: Item, tokenizer: Tokenizer, preprocessing: TextPreprocessing) -> list[int]:
+    """Tokenize an item's text as the servable does.
+
+    Args:
+        item: The item.
+        tokenizer: Truncates to what the encoder takes.
+        preprocessing: The text encoder's.
+
+    Raises:
+        RecipeError: naming the item.
+    """
+    spec = preprocessing.servable_spec()
     try:
-        return text_tokenizer.encode(model.tokenizer, item.text.encode(), spec)
+        return text_tokenizer.encode(tokenizer, item.text.encode(), spec)
     except ValueError as error:
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 
 
-def _pixels(item: Item, model: FusionModel) -> npt.NDArray[np.uint8]:
+def pixels_of(item: Item, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """Decode an item's picture as the servable does, UINT8 [H, W, 3].
+
+    Args:
+        item: The item.
+        preprocessing: The image encoder's.
+
+    Raises:
+        RecipeError: naming the item.
+    """
     try:
-        return image_decoder.decode(item.read_image(), model.image.servable_spec())
+        return image_decoder.decode(item.read_image(), preprocessing.servable_spec())
     except ValueError as error:
         raise RecipeError(f"item {item.id}: image: {error}; mend or remove the item") from error
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tritium_builders.data import Dataset
+from tritium_builders.errors import RecipeError
+from tritium_builders.training.metrics import macro_f1
 from tritium_builders.training.recipe import Recipe
 
 
@@ -48,6 +50,23 @@ class Objective(ABC):
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """One figure for how good answers are; more is better."""
 
+    def figure(self, name: str, logits: Tensor, targets: Tensor) -> float:
+        """A figure that early stopping may watch; more is better.
+
+        Args:
+            name: `[optimiser] metric`; every task has its `score`.
+            logits: FP32 [B, K].
+            targets: Rows of `targets`.
+
+        Raises:
+            RecipeError: when the task has no figure of that name.
+        """
+        if name != "score":
+            raise RecipeError(
+                f'optimiser.metric: {name!r} is no figure of this task; use "loss" or "score"'
+            )
+        return self.score(logits, targets)
+
 
 class SingleLabel(Objective):
     """Classification: one label is right. Cross-entropy; its score is accuracy, 0 to 1."""
@@ -73,6 +92,18 @@ class SingleLabel(Objective):
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Accuracy."""
         return float((logits.argmax(-1) == targets).float().mean())
+
+    def figure(self, name: str, logits: Tensor, targets: Tensor) -> float:
+        """Accuracy, which is the score, or macro F1.
+
+        Args:
+            name: `score`, `accuracy` or `macro_f1`.
+            logits: FP32 [B, K].
+            targets: INT64 [B].
+        """
+        if name == "macro_f1":
+            return macro_f1(self.answers(logits).numpy(), targets.numpy())
+        return super().figure("score" if name == "accuracy" else name, logits, targets)
 
 
 def make_objective(recipe: Recipe, dataset: Dataset) -> Objective:

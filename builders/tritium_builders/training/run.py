@@ -60,7 +60,7 @@ def train(
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
-    return write_bundle(prepared, shipped, target, report=report)
+    return _ship(prepared, shipped, target, report)
 
 
 def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
@@ -134,7 +134,7 @@ def train_best(
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    return write_bundle(best, shipped, target, report=report), comparison
+    return _ship(best, shipped, target, report), comparison
 
 
 def _compare(
@@ -177,6 +177,20 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
     return reports
 
 
+def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: TrainingReport) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does."""
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.distributed import processes
+
+    if not processes().is_first:
+        processes().wait()
+        return Bundle.load(target)
+    bundle = write_bundle(prepared, shipped, target, report=report)
+    forget(prepared.checkpoints(shipped.fold))
+    processes().wait()
+    return bundle
+
+
 def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
     """Train fusion and single-modality heads for every seed of the recipe.
 
@@ -190,18 +204,21 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
 
     recipe = prepared.recipe
     runs = [(kind, seed) for kind in HEAD_KINDS for seed in recipe.seeds]
-    done = [
-        train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
-        for kind, seed in track(runs, "Training heads", total=len(runs))
-    ]
-    trained = {
+    # Encoders that learn have a bar for each epoch.
+    shown = runs if recipe.fine_tunes else track(runs, "Training heads", total=len(runs))
+    done: list[TrainedFold] = []
+    for kind, seed in shown:
+        trained = train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
+        # One goes into the bundle; the other encoders would only fill the memory.
+        done.append(replace(trained, text_encoder=None, image_encoder=None) if done else trained)
+    by_kind = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
         for kind in HEAD_KINDS
     }
     dataset = prepared.dataset
     folds = None if dataset.has_sides else recipe.split.folds
-    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=trained)
-    return trained["fusion"][0], report
+    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=by_kind)
+    return by_kind["fusion"][0], report
 
 
 def write_bundle(
@@ -236,10 +253,10 @@ def write_bundle(
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
-        text_encoder=prepared.text.module,
+        text_encoder=trained.text_encoder or prepared.text.module,
         tokenizer=prepared.text.tokenizer_json,
         text_preprocessing=prepared.text.preprocessing,
-        image_encoder=prepared.image.module,
+        image_encoder=trained.image_encoder or prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
         fusion_head=trained.head,
         fusion=recipe.fusion.strategy,

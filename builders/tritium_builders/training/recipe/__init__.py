@@ -11,6 +11,12 @@ from tritium_builders.training.recipe.data import (
     ManifestTable,
     OpenmojiTable,
 )
+from tritium_builders.training.recipe.fine_tuning import (
+    AugmentationTable,
+    EncoderTable,
+    LoaderTable,
+    LoraTable,
+)
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
@@ -27,10 +33,14 @@ __all__ = [
     "OVER_SEQUENCES",
     "STRATEGIES",
     "WITH_HEADS",
+    "AugmentationTable",
     "ColumnsTable",
     "DataTable",
+    "EncoderTable",
     "FusionTable",
     "ImageEncoderTable",
+    "LoaderTable",
+    "LoraTable",
     "ManifestTable",
     "OpenmojiTable",
     "OptimiserTable",

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe.data import DataTable
+from tritium_builders.training.recipe.fine_tuning import AugmentationTable, LoaderTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
@@ -42,6 +43,8 @@ class Recipe(Table):
     image_encoder: ImageEncoderTable
     fusion: FusionTable = FusionTable()
     optimiser: OptimiserTable = OptimiserTable()
+    augmentation: AugmentationTable = AugmentationTable()
+    loader: LoaderTable = LoaderTable()
     split: SplitTable = SplitTable()
     samples: SamplesTable = SamplesTable()
 
@@ -67,6 +70,41 @@ class Recipe(Table):
                     f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _augmentation_has_an_encoder(self) -> Recipe:
+        for used, name, table in (
+            (self.augmentation.token_dropout > 0, "text_encoder", self.text_encoder),
+            (self.augmentation.of_pictures, "image_encoder", self.image_encoder),
+        ):
+            if used and table.train == "none":
+                raise ValueError(
+                    f"augmentation is of what goes into {name}, which is frozen and computed once; "
+                    f"set {name}.train, or take that augmentation away"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mixup_has_pooled_features(self) -> Recipe:
+        if self.optimiser.mixup > 0 and self.fusion.strategy in OVER_SEQUENCES:
+            raise ValueError(
+                f"optimiser.mixup mixes pooled features, and {self.fusion.strategy} reads sequences"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_is_first_where_encoders_learn(self) -> Recipe:
+        if self.optimiser.head_epochs and not self.fine_tunes:
+            raise ValueError(
+                "optimiser.head_epochs is for encoders that learn, and both are frozen; take it "
+                "away, or set text_encoder.train or image_encoder.train"
+            )
+        return self
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether an encoder is trained."""
+        return {self.text_encoder.train, self.image_encoder.train} != {"none"}
 
     def with_strategy(self, strategy: Strategy) -> Recipe:
         """The same recipe for another head.
