@@ -137,7 +137,7 @@ class _Fitting:
         self.steps = table.max_epochs * -(-len(split.train) // table.batch_size)
         self.progress = Progress()
         self.order = self.train
-        self.best_weights = network.learned()
+        self.best_weights = self._weights()
         self.kept = "there is none"
         """The last checkpoint, for messages."""
 
