@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "client" / "tritium_client"
 GENERATED = (
     "catalog.py",
     "client.py",
+    "connection.py",
     "mock.py",
     "pool.py",
     "routing.py",
@@ -26,6 +27,7 @@ GENERATED = (
 NAMES = {
     "AsyncCatalog": "Catalog",
     "AsyncClient": "Client",
+    "AsyncConnection": "Connection",
     "AsyncRouter": "Router",
     "AsyncSender": "Sender",
     "AsyncTransport": "Transport",

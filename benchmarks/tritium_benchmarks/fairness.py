@@ -32,9 +32,7 @@ def expected_labels(bundle: Bundle, samples: Sequence[Sample]) -> list[str]:
     labels = bundle.manifest.labels
     given: tuple[tuple[Modality, ...]] = (("text", "image"),)
     return [
-        labels[
-            int(model.answer(sample.text, sample.image, given).probabilities["text,image"].argmax())
-        ]
+        labels[int(model.answer(sample.text, sample.image, given).values["text,image"].argmax())]
         for sample in samples
     ]
 

@@ -6,7 +6,6 @@ and from nothing else. Its config.pbtxt is all of a repository that a rollout ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,18 @@ from tritium_builders.components import CONFIG
 from tritium_builders.configs import alias_ensemble, to_pbtxt
 from tritium_builders.durable import replace_file
 from tritium_builders.errors import PublishError
+from tritium_builders.release import Release, app_folder
 from tritium_client import contract
-from tritium_client.contract import Modality
 
 
 def point_aliases(
-    repository: Path,
-    app: str,
-    entry_points: Sequence[Sequence[Modality]],
-    number: int,
-    rollout: contract.Rollout | None = None,
+    repository: Path, release: Release, rollout: contract.Rollout | None = None
 ) -> None:
     """Write every entry point's config.pbtxt; the main one last, as it says what is live.
 
     Args:
         repository: A Triton model repository.
-        app: Whose entry points.
-        entry_points: Sets of modalities, the one with all of them first.
-        number: The release that they shall stand for.
+        release: What its app's entry points shall stand for.
         rollout: A candidate beside it.
 
     Raises:
@@ -42,8 +35,8 @@ def point_aliases(
         OSError: a file cannot be written; what is live is still what it was.
     """
     configs = [
-        alias_ensemble(read_graph(repository, app, given, number), number, rollout)
-        for given in entry_points
+        alias_ensemble(read_graph(repository, release.graph(given)), release.number, rollout)
+        for given in release.entry_points
     ]
     for config in reversed(configs):
         path, text = repository / config.name / CONFIG, to_pbtxt(config)
@@ -51,13 +44,16 @@ def point_aliases(
             replace_file(path, text)
 
 
-def read_graph(repository: Path, app: str, given: Sequence[Modality], number: int) -> Any:
+def read_graph(repository: Path, name: str) -> Any:
     """The `ModelConfig` of a release's own ensemble.
+
+    Args:
+        repository: A Triton model repository.
+        name: The ensemble's.
 
     Raises:
         PublishError: it is missing, or no config.
     """
-    name = contract.release_entry_point(app, "classify", tuple(given), number)
     path = repository / name / CONFIG
     try:
         return text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
@@ -80,12 +76,12 @@ def live_rollout(repository: Path, app: str) -> contract.Rollout | None:
         config = text_format.Parse(text, pb.ModelConfig())
         return contract.parse_rollout(config.parameters[contract.PARAM_ROLLOUT].string_value)
     except (text_format.ParseError, ValueError) as error:
-        path = repository / f"{app}_classify" / CONFIG
+        path = app_folder(repository, app) / CONFIG
         raise PublishError(f"{path} cannot be read: {error}; promote the release again") from error
 
 
 def _read_alias(repository: Path, app: str) -> str:
     try:
-        return (repository / f"{app}_classify" / CONFIG).read_text(encoding="utf-8")
+        return (app_folder(repository, app) / CONFIG).read_text(encoding="utf-8")
     except OSError:
         return ""

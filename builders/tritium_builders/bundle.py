@@ -37,7 +37,7 @@ from tritium_builders.bundle_schema import (
 from tritium_builders.errors import BundleError
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.samples import Sample, read_samples
-from tritium_client.contract import Modality
+from tritium_client.contract import Modality, Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,6 +99,9 @@ class Bundle:
         examples: Sequence[Example],
         calibration: Sequence[Example] = (),
         validation: Sequence[Example] = (),
+        task: Task = "classification",
+        thresholds: Sequence[float] = (),
+        units: Sequence[float] = (),
         reference: Reference | None = None,
         text_preprocessing: TextPreprocessing | None = None,
         entry_points: Sequence[Sequence[Modality]] | None = None,
@@ -122,13 +125,21 @@ class Bundle:
             image_preprocessing: From an encoded picture to `pixel_values`.
             fusion_head: `(text, image)` features -> logits [B, labels]. When it takes None for
                 an absent modality, callers may leave that modality out. A third argument named
-                `text_mask` or `attention_mask` receives the text's mask, int64 [B, L].
-            labels: In the order of the logits.
+                `text_mask` or `attention_mask` receives the text's mask, int64 [B, L]. To tag, it
+                takes the first token of each word, [B, W, D] and a mask [B, W], and gives [B, W,
+                labels]; to embed, it is given one modality alone.
+            labels: In the order of the logits; of a regression what each score is; of a model
+                that embeds, none.
             examples: (text, image) pairs. The first 16 become the golden samples that every
                 build and every start of the server is checked with, the others are added to
                 the calibration samples.
             calibration: More unlabelled pairs, for reduced precision.
             validation: (text, image, label) triples that training never saw.
+            task: What the logits are for: `classification` (softmax), `multilabel` (sigmoid),
+                `regression` (as they are), `tagging` (softmax for each word; labels are BIO tags),
+                `embedding` (vectors of length 1).
+            thresholds: Of a multi-label model, one a label. Default: 0.5 each.
+            units: Of a regression, the spread of each score in training. Default: 1 each.
             reference: Their own end-to-end code, preprocessing included; parity then compares
                 with its probabilities.
             text_preprocessing: Default: what the tokenizer says of itself.
@@ -149,8 +160,12 @@ class Bundle:
 
         modules = ModuleSet(
             text_encoder, image_encoder, fusion_head, tokenizer, text_preprocessing,
-            image_preprocessing, tuple(labels), reference, entry_points, fusion,
+            image_preprocessing, tuple(labels), reference, entry_points, fusion, task,
         )  # fmt: skip
+        if task == "multilabel":
+            thresholds = thresholds or [0.5] * len(labels)
+        if task == "regression":
+            units = units or [1.0] * len(labels)
         target = Path(path) if path is not None else Path("bundles") / app
         if target.exists() and not overwrite:
             raise BundleError(
@@ -172,7 +187,10 @@ class Bundle:
                 (folder / name).write_bytes(content)
             manifest = BundleManifest(
                 app=app,
+                task=task,
                 labels=list(labels),
+                thresholds=list(thresholds),
+                units=list(units),
                 sources=sources or Sources(),
                 image=image_preprocessing,
                 files=_hash_files(folder),

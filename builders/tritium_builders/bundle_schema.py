@@ -8,13 +8,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
+from tritium_builders.tasks import ENTRY_POINTS
 from tritium_client.contract import (
     IMAGE_FEATURES,
     IMAGE_SEQUENCE,
     TEXT_FEATURES,
     TEXT_SEQUENCE,
+    TEXT_WORDS,
+    VERB_OF,
     Modality,
     Role,
+    Task,
+    Verb,
     is_app_name,
 )
 
@@ -23,14 +28,25 @@ EXPORTED = "onnx"
 """The architecture of a component whose classes we do not know: its graph is kept instead."""
 
 
-FeatureKind = Literal["pooled", "sequence"]
-"""`pooled`: [D] for an item; `sequence`: [tokens or patches, D]."""
+FeatureKind = Literal["pooled", "sequence", "words"]
+"""`pooled`: [D] for an item; `sequence`: [tokens or patches, D]; `words`, of a text that is tagged:
+[words, D]."""
 
 FEATURE_TENSORS: dict[tuple[Modality, FeatureKind], str] = {
     ("text", "pooled"): TEXT_FEATURES,
     ("text", "sequence"): TEXT_SEQUENCE,
+    ("text", "words"): TEXT_WORDS,
     ("image", "pooled"): IMAGE_FEATURES,
     ("image", "sequence"): IMAGE_SEQUENCE,
+}
+
+
+LEAST_LABELS: dict[Task, int] = {
+    "classification": 2,
+    "multilabel": 1,
+    "tagging": 2,
+    "regression": 1,
+    "embedding": 0,
 }
 
 
@@ -61,7 +77,7 @@ class EncoderEntry(_Table):
     """A name of `models.KNOWN_MODULES` (safetensors are kept), or `onnx` (the graph is kept)."""
     features: FeatureKind
     shape: list[int]
-    """Features of one item: [D]; [tokens, D] with tokens = -1; or [patches, D]."""
+    """Features of one item: [D]; [tokens or words, D] with the first = -1; or [patches, D]."""
 
 
 class FusionHeadEntry(_Table):
@@ -86,12 +102,19 @@ class BundleManifest(_Table):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     app: str
-    task: Literal["classification"] = "classification"
-    labels: list[str] = Field(min_length=2)
-    """In the order of the probabilities."""
+    task: Task = "classification"
+    labels: list[str]
+    """In the order of the probabilities; of a regression, what each score is; none for embeddings.
+    """
+    thresholds: list[float] = []
+    """Of a multi-label model: from which probability on each label holds."""
+    units: list[float] = []
+    """Of a regression: the spread of each score in training."""
+    embedding_size: int | None = Field(default=None, ge=1)
+    """Of an app that embeds: D of its vectors."""
     modalities: list[Modality] = ["text", "image"]
     entry_points: list[list[Modality]]
-    """The sets of modalities that callers may give; the full set first."""
+    """The sets of modalities that callers may give; the main one first."""
     sources: Sources = Sources()
     text: TextPreprocessing
     image: ImagePreprocessing
@@ -100,6 +123,11 @@ class BundleManifest(_Table):
     fusion_head: FusionHeadEntry
     files: dict[str, FileEntry]
     """Every other file of the bundle, by its path."""
+
+    @property
+    def verb(self) -> Verb:
+        """What the entry points do."""
+        return VERB_OF[self.task]
 
     @field_validator("app")
     @classmethod
@@ -119,7 +147,27 @@ class BundleManifest(_Table):
         return labels
 
     @model_validator(mode="after")
-    def _full_set_first(self) -> BundleManifest:
-        if not self.entry_points or self.entry_points[0] != self.modalities:
-            raise ValueError(f"entry_points must start with all modalities, {self.modalities}")
+    def _fits_task(self) -> BundleManifest:
+        main = list(ENTRY_POINTS[self.task][0])
+        if not self.entry_points or self.entry_points[0] != main:
+            raise ValueError(f"entry_points must start with {main} for {self.task}")
+        least = LEAST_LABELS[self.task]
+        if len(self.labels) < least or (self.labels and self.task == "embedding"):
+            wanted = "none" if self.task == "embedding" else f"at least {least}"
+            raise ValueError(f"there are {len(self.labels)} labels; {self.task} needs {wanted}")
+        for name, values, task in (
+            ("thresholds", self.thresholds, "multilabel"),
+            ("units", self.units, "regression"),
+        ):
+            wanted_count = len(self.labels) if self.task == task else 0
+            if len(values) != wanted_count:
+                raise ValueError(f"there are {len(values)} {name} for {len(self.labels)} labels")
+        if (self.embedding_size is None) == (self.task == "embedding"):
+            raise ValueError("embedding_size is for embedding, which needs it")
+        if any(not 0 <= value <= 1 for value in self.thresholds):
+            raise ValueError("thresholds are probabilities, 0 to 1")
+        if any(not 0 < value < float("inf") for value in self.units):
+            raise ValueError("units are spreads, above 0")
+        if (self.text_encoder.features == "words") != (self.task == "tagging"):
+            raise ValueError(f"{self.text_encoder.features} text features are not for {self.task}")
         return self

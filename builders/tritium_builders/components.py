@@ -139,6 +139,8 @@ def stage_readers(
             spec = bundle.manifest.text.servable_spec()
             if buckets:
                 spec["buckets"] = list(buckets)
+            if bundle.manifest.task == "tagging":
+                spec["words"] = True
         else:
             spec = bundle.manifest.image.servable_spec()
         write_servable(module, folder)

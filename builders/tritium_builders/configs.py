@@ -18,6 +18,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritium_builders.bundle_schema import FEATURE_TENSORS, BundleManifest, head_role
 from tritium_builders.release import Precision, Target
+from tritium_builders.tasks import answer_tensor
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
 
@@ -60,6 +61,8 @@ _TYPES = {
     contract.IMAGE: pb.TYPE_STRING,
     contract.INPUT_IDS: pb.TYPE_INT64,
     contract.ATTENTION_MASK: pb.TYPE_INT64,
+    contract.WORD_STARTS: pb.TYPE_INT64,
+    contract.OFFSETS: pb.TYPE_INT64,
     contract.PIXELS: pb.TYPE_UINT8,
 }
 """Everything else is TYPE_FP32."""
@@ -72,7 +75,7 @@ class TensorSpec:
     name: str
     dims: tuple[int, ...]
     ragged: bool = False
-    """Its first axis is the text's length, which differs from request to request."""
+    """Its first axis is the text's length, in tokens or in words: it differs between requests."""
     pad: int = 0
 
     @property
@@ -103,24 +106,41 @@ def component_graphs(manifest: BundleManifest) -> dict[Role, ComponentGraph]:
     text_features = TensorSpec(
         FEATURE_TENSORS["text", text_kind],
         tuple(manifest.text_encoder.shape),
-        ragged=text_kind == "sequence",
+        ragged=text_kind != "pooled",
     )
     image_features = TensorSpec(
         FEATURE_TENSORS["image", image_kind], tuple(manifest.image_encoder.shape)
     )
-    probabilities = TensorSpec(contract.PROBABILITIES, (len(manifest.labels),))
+    words = _word_tensors(manifest)
     graphs = [
-        ComponentGraph("text_tokenizer", (text,), (ids, mask)),
+        ComponentGraph("text_tokenizer", (text,), (ids, mask, *words)),
         ComponentGraph("image_decoder", (image,), (pixels,), optional=(text_features,)),
-        ComponentGraph("text_encoder", (ids, mask), (text_features,)),
+        ComponentGraph("text_encoder", (ids, mask, *words[:1]), (text_features,)),
         ComponentGraph("image_encoder", (pixels,), (image_features,)),
     ]
     for given in manifest.entry_points:
         inputs = [text_features] if "text" in given else []
         inputs += [image_features] if "image" in given else []
-        inputs += [mask] if "text" in given and manifest.fusion_head.takes_mask else []
-        graphs.append(ComponentGraph(head_role(given), tuple(inputs), (probabilities,)))
+        if "text" in given and manifest.fusion_head.takes_mask:
+            inputs.append(words[0] if words else mask)
+        graphs.append(ComponentGraph(head_role(given), tuple(inputs), (_answer(manifest),)))
     return {graph.role: graph for graph in graphs}
+
+
+def _word_tensors(manifest: BundleManifest) -> tuple[TensorSpec, ...]:
+    """What says where the words of a text are that is tagged: each one's first token, its place."""
+    if manifest.task != "tagging":
+        return ()
+    starts = TensorSpec(contract.WORD_STARTS, (-1,), ragged=True, pad=-1)
+    return starts, TensorSpec(contract.OFFSETS, (-1, 2), ragged=True)
+
+
+def _answer(manifest: BundleManifest) -> TensorSpec:
+    """What a head answers with."""
+    name = answer_tensor(manifest.task)
+    if manifest.task == "tagging":
+        return TensorSpec(name, (-1, len(manifest.labels)), ragged=True)
+    return TensorSpec(name, (manifest.embedding_size or len(manifest.labels),))
 
 
 def engine_spec(
@@ -154,8 +174,14 @@ def engine_spec(
             {"name": tensor.name, "ragged": tensor.ragged, "pad": tensor.pad}
             for tensor in graph.inputs
         ],
-        "outputs": [{"name": tensor.name, "ragged": tensor.ragged} for tensor in graph.outputs],
+        "outputs": [_output_spec(graph, tensor) for tensor in graph.outputs],
     }
+
+
+def _output_spec(graph: ComponentGraph, tensor: TensorSpec) -> dict[str, Any]:
+    spec: dict[str, Any] = {"name": tensor.name, "ragged": tensor.ragged}
+    by_words = any(given.name == contract.WORD_STARTS for given in graph.inputs)
+    return {**spec, "ragged_as": contract.WORD_STARTS} if tensor.ragged and by_words else spec
 
 
 def component_config(
@@ -238,6 +264,7 @@ def _encoders_graph(manifest: BundleManifest) -> ComponentGraph:
     graphs = component_graphs(manifest)
     heads = (graphs[head_role(given)] for given in manifest.entry_points)
     read = dict.fromkeys(tensor for head in heads for tensor in head.inputs)
+    read.update(dict.fromkeys(_word_tensors(manifest)[1:]))  # goes on to the caller
     inputs = (TensorSpec(contract.TEXT, (1,)), TensorSpec(contract.IMAGE, (1,)))
     return ComponentGraph("encoders", (), tuple(read), inputs)
 
@@ -264,12 +291,13 @@ def release_ensemble(
     """
     graphs = component_graphs(manifest)
     config = _entry_point(manifest, number, given, target, precision, max_batch)
-    config.name = contract.release_entry_point(manifest.app, "classify", tuple(given), number)
+    config.name = contract.release_entry_point(manifest.app, manifest.verb, tuple(given), number)
     head = graphs[head_role(given)]
     if "encoders" in components:
         inputs = tuple(_entry_inputs(given))
         # Of its outputs those that this head reads: the others' modality may be absent.
-        chain = [ComponentGraph("encoders", inputs, head.inputs)]
+        outputs = (*head.inputs, *_word_tensors(manifest)[1:])
+        chain = [ComponentGraph("encoders", inputs, outputs)]
     else:
         chain = [graphs[role] for role in _CHAIN if role.partition("_")[0] in given]
     for graph in [*chain, head]:
@@ -324,7 +352,10 @@ def _entry_point(
             pb.ModelInput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
     # -1, so that releases with other label counts can follow each other under one alias.
-    config.output.append(_output(TensorSpec(contract.PROBABILITIES, (-1,))))
+    dims = (-1, -1) if manifest.task == "tagging" else (-1,)
+    config.output.append(_output(TensorSpec(answer_tensor(manifest.task), dims)))
+    for tensor in _word_tensors(manifest)[1:]:
+        config.output.append(_output(tensor))
     _set_parameters(
         config,
         contract.entry_point_parameters(
@@ -335,6 +366,7 @@ def _entry_point(
             labels=manifest.labels,
             target=target,
             precision=precision,
+            thresholds=manifest.thresholds,
         ),
     )
     return config

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from tritium_builders.bundle_schema import FEATURE_TENSORS, FeatureKind
 from tritium_builders.errors import ExportError
 from tritium_builders.reference import FusionModel
+from tritium_builders.tasks import answer_tensor, to_answers
 from tritium_client.contract import (
     ATTENTION_MASK,
     INPUT_IDS,
     PIXELS,
-    PROBABILITIES,
+    WORD_STARTS,
     Modality,
 )
 
@@ -42,8 +43,10 @@ class _TextEncoderGraph(nn.Module):
         self.encoder = model.text_encoder
         self._model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self._model.encode_text(input_ids, attention_mask)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, word_starts: Tensor | None = None
+    ) -> Tensor:
+        return self._model.encode_text(input_ids, attention_mask, word_starts)
 
 
 class _ImageEncoderGraph(nn.Module):
@@ -68,11 +71,15 @@ class _FusionHeadGraph(nn.Module):
         text = remaining.pop(0) if "text" in self._given else None
         image = remaining.pop(0) if "image" in self._given else None
         mask = remaining.pop(0) if remaining else None
-        return self._model.fuse(text, image, mask).softmax(-1)
+        if mask is not None and self._model.task == "tagging":
+            mask = (mask >= 0).to(mask.dtype)  # of the words' starts
+        return to_answers(self._model.task, self._model.fuse(text, image, mask))
 
 
 def export_text_encoder(model: FusionModel, kind: FeatureKind, path: Path) -> None:
     """Write the text encoder's graph: `input_ids`, `attention_mask` -> features.
+
+    Of a text that is tagged, `word_starts` is an input as well.
 
     Raises:
         ExportError: when the module cannot be exported with a dynamic batch and length.
@@ -82,13 +89,16 @@ def export_text_encoder(model: FusionModel, kind: FeatureKind, path: Path) -> No
     ids = torch.ones((2, min(5, model.text.max_length)), dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, -1] = 0
-    _export(
-        _TextEncoderGraph(model).eval(),
-        (ids, mask),
-        {INPUT_IDS: {0: batch, 1: tokens}, ATTENTION_MASK: {0: batch, 1: tokens}},
-        FEATURE_TENSORS["text", kind],
-        path,
-    )
+    examples: tuple[Tensor, ...] = (ids, mask)
+    inputs: dict[str, Dynamic] = {
+        INPUT_IDS: {0: batch, 1: tokens},
+        ATTENTION_MASK: {0: batch, 1: tokens},
+    }
+    if kind == "words":
+        examples = (ids, mask, torch.tensor([[1, 2, 3], [1, -1, -1]]))
+        inputs[WORD_STARTS] = {0: batch, 1: _words(model)}
+    graph = _TextEncoderGraph(model).eval()
+    _export(graph, examples, inputs, FEATURE_TENSORS["text", kind], path)
 
 
 def export_image_encoder(model: FusionModel, kind: FeatureKind, path: Path) -> None:
@@ -114,7 +124,7 @@ def export_fusion_head(
     image: tuple[FeatureKind, tuple[int, ...]],
     path: Path,
 ) -> None:
-    """Write the fusion head's graph for one set of modalities: features -> `probabilities`.
+    """Write the fusion head's graph for one set of modalities: features -> the task's answer.
 
     Args:
         model: The model.
@@ -135,25 +145,33 @@ def export_fusion_head(
         if text_kind == "pooled":
             inputs[name] = (torch.ones(2, size), {0: batch})
         else:
-            inputs[name] = (torch.ones(2, 5, size), {0: batch, 1: tokens})
+            rows = _words(model) if text_kind == "words" else tokens
+            inputs[name] = (torch.ones(2, 5, size), {0: batch, 1: rows})
     if "image" in given:
         image_kind, shape = image
         inputs[FEATURE_TENSORS["image", image_kind]] = (torch.ones(2, *shape), {0: batch})
     if takes_mask(model, given, text[0]):
         mask = torch.ones((2, 5), dtype=torch.int64)
-        inputs[ATTENTION_MASK] = (mask, {0: batch, 1: tokens})
+        if text[0] == "words":
+            inputs[WORD_STARTS] = (mask, {0: batch, 1: _words(model)})
+        else:
+            inputs[ATTENTION_MASK] = (mask, {0: batch, 1: tokens})
     _export(
         _FusionHeadGraph(model, given).eval(),
         tuple(example for example, _ in inputs.values()),
         {name: dynamic for name, (_, dynamic) in inputs.items()},
-        PROBABILITIES,
+        answer_tensor(model.task),
         path,
     )
 
 
 def takes_mask(model: FusionModel, given: Sequence[Modality], kind: FeatureKind) -> bool:
     """Whether the head's graph for these modalities has the attention mask as an input."""
-    return "text" in given and kind == "sequence" and model.head_takes_mask
+    return "text" in given and kind != "pooled" and model.head_takes_mask
+
+
+def _words(model: FusionModel) -> torch.export.Dim:
+    return torch.export.Dim("words", min=1, max=model.text.max_length)
 
 
 def _batch() -> torch.export.Dim:

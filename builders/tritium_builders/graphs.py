@@ -140,6 +140,7 @@ def load_model(bundle: Bundle) -> FusionModel:
         text_tokenizer.load_tokenizer(bundle.folder / TOKENIZER, manifest.text.servable_spec()),
         manifest.text,
         manifest.image,
+        manifest.task,
     )
 
 

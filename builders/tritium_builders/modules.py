@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,13 @@ from tritium_builders.models.known import KnownModule
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.reference import Answer, FusionModel, golden_sample, golden_tensors
 from tritium_builders.samples import Sample, modalities_key, sample_files
+from tritium_builders.tasks import ENTRY_POINTS, answer_tensor
 from tritium_builders.tolerances import TOLERANCES
-from tritium_client.contract import Modality
+from tritium_client.contract import Modality, Task
 
 BOTH: tuple[Modality, ...] = ("text", "image")
+ONE_VECTOR: tuple[Task, ...] = ("classification", "multilabel", "regression")
+"""Tasks whose answer to both modalities together is one vector."""
 DEFAULT_MAX_LENGTH = 128
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -58,6 +61,7 @@ class ModuleSet:
     reference: Callable[[str, bytes], Any] | None
     entry_points: Sequence[Sequence[Modality]] | None
     fusion: str
+    task: Task = "classification"
 
 
 def write_modules(
@@ -87,6 +91,7 @@ def write_modules(
             tokenizer,
             text,
             modules.image,
+            modules.task,
         )
         entry_points = _find_entry_points(modules, model, sets["golden"])
         answers = _answer_golden(modules, model, sets["golden"], entry_points)
@@ -95,7 +100,7 @@ def write_modules(
         _check_padding(model, answers)
         _write_components(modules, model, text_entry, image_entry, entry_points, folder)
     golden = [
-        golden_sample(sample, answer, modules.labels)
+        golden_sample(sample, answer, modules.labels, modules.task)
         for sample, answer in zip(sets["golden"], answers, strict=True)
     ]
     _write_samples({**sets, "golden": golden}, folder)
@@ -103,7 +108,9 @@ def write_modules(
     # The order that these answers were given in: labels that are swapped later do not match it.
     order = {"labels": json.dumps(modules.labels)}
     safetensors.numpy.save_file(tensors, folder / GOLDEN_TENSORS, metadata=order)
+    size = len(answers[0].values[modalities_key(entry_points[0])])
     return {
+        **({"embedding_size": size} if modules.task == "embedding" else {}),
         "entry_points": entry_points,
         "text": text,
         "text_encoder": text_entry,
@@ -166,12 +173,13 @@ def _find_entry_points(
 ) -> list[list[Modality]]:
     if modules.entry_points is not None:
         return [list(given) for given in modules.entry_points]
-    found: list[list[Modality]] = [list(BOTH)]
-    for modality in BOTH:
+    main, *others = ENTRY_POINTS[modules.task]
+    found: list[list[Modality]] = [list(main)]
+    for given in others:
         # Whatever a head raises when a modality is None means that it cannot do without it.
         with contextlib.suppress(Exception):
-            model.answer(golden[0].text, golden[0].image, [[modality]])
-            found.append([modality])
+            model.answer(golden[0].text, golden[0].image, [given])
+            found.append(list(given))
     return found
 
 
@@ -195,24 +203,25 @@ def _answer_golden(
                 problem=f"the modules raised {type(error).__name__}: {error}",
                 fix="check it with the same modules on the CPU, in float32",
             ) from error
-        _check_answer(answer, modules.labels, where)
+        _check_answer(answer, modules, where)
         answers.append(_with_reference(modules, sample, answer, where))
     return answers
 
 
-def _check_answer(answer: Answer, labels: Sequence[str], where: Mapping[str, str]) -> None:
-    for key, probabilities in answer.probabilities.items():
-        if len(probabilities) != len(labels):
+def _check_answer(answer: Answer, modules: ModuleSet, where: Mapping[str, str]) -> None:
+    labels = modules.labels
+    for key, values in answer.values.items():
+        if values.shape[-1] != len(labels) and modules.task != "embedding":
             raise BundleError(
                 file="fusion_head",
                 field="forward",
-                problem=f"gives {len(probabilities)} logits for {len(labels)} labels",
+                problem=f"gives {values.shape[-1]} logits for {len(labels)} labels",
                 fix="give one label for each logit",
             )
-        if not np.isfinite(probabilities).all():
+        if not np.isfinite(values).all():
             raise BundleError(
                 **where,
-                problem=f"the probabilities with {key} are not finite",
+                problem=f"the {answer_tensor(modules.task)} with {key} are not finite",
                 fix="look for overflow or division by zero in the modules",
             )
 
@@ -223,8 +232,14 @@ def _with_reference(
     """Put their own code's probabilities in place of ours, once both are known to agree."""
     if modules.reference is None:
         return answer
+    if modules.task not in ONE_VECTOR:
+        raise BundleError(
+            file="reference",
+            problem=f"is not compared for the task {modules.task}",
+            fix="leave it out; parity then compares with the modules",
+        )
     theirs = np.asarray(modules.reference(sample.text, sample.image), dtype=np.float32).reshape(-1)
-    ours = answer.probabilities[modalities_key(BOTH)]
+    ours = answer.values[modalities_key(BOTH)]
     tolerance = TOLERANCES["fp32"].probabilities
     difference = float(np.abs(theirs - ours).max()) if theirs.shape == ours.shape else float("inf")
     if not difference <= tolerance:
@@ -236,13 +251,7 @@ def _with_reference(
             ),
             fix="compare image_preprocessing and the tokenizer with what the reference does",
         )
-    return Answer(
-        answer.input_ids,
-        answer.pixels,
-        answer.text_features,
-        answer.image_features,
-        {**answer.probabilities, modalities_key(BOTH): theirs},
-    )
+    return replace(answer, values={**answer.values, modalities_key(BOTH): theirs})
 
 
 @torch.inference_mode()
@@ -269,8 +278,10 @@ def _check_padding(model: FusionModel, answers: Sequence[Answer]) -> None:
     own = len(shortest.input_ids)
     ids[0, :own] = torch.from_numpy(shortest.input_ids)
     mask[0, :own] = 1
-    padded = model.encode_text(ids, mask)[0].float().numpy()
-    if padded.ndim == 2:
+    starts = shortest.word_starts
+    words = None if starts is None else torch.from_numpy(starts)[None]
+    padded = model.encode_text(ids, mask, words)[0].float().numpy()
+    if padded.ndim == 2 and words is None:
         padded = padded[:own]
     scale = float(np.abs(shortest.text_features).max()) or 1.0
     difference = float(np.abs(padded - shortest.text_features).max()) / scale
@@ -304,6 +315,7 @@ def _describe_encoders(modules: ModuleSet, answer: Answer) -> tuple[EncoderEntry
         shape = list(features.shape)
         if name == "text_encoder" and kind == "sequence":
             shape[0] = -1
+            kind = "words" if modules.task == "tagging" else "sequence"
         entries.append(EncoderEntry(architecture=_architecture(module), features=kind, shape=shape))
     return entries[0], entries[1]
 

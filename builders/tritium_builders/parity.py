@@ -28,6 +28,7 @@ from tritium_builders.release import ParityReport, Precision, StageParity, Toler
 from tritium_builders.samples import modalities_key, raw_request
 from tritium_builders.servables import image_decoder
 from tritium_builders.stages import Servable, Servables
+from tritium_builders.tasks import answer_tensor
 from tritium_builders.tolerances import TOLERANCES
 from tritium_client import contract
 from tritium_client.contract import Modality, Role
@@ -131,6 +132,10 @@ class _Gate:
             expected,
             [_unpadded(answer[contract.INPUT_IDS], answer) for answer in tokens],
         )
+        if self.bundle.manifest.task == "tagging":
+            for name in (contract.WORD_STARTS, contract.OFFSETS):
+                found = [answer[name][0] for answer in tokens]
+                self._compare_equal("text_tokenizer", name, self._expected(name), found)
         # One request with all texts is padded by the servable; the side must be training's.
         (together,) = self._run(
             "text_tokenizer", [{contract.TEXT: np.array(texts, dtype=object)}], ["all"]
@@ -248,16 +253,22 @@ class _Gate:
         available: Sequence[dict[str, Array]],
         servable: Servable | None = None,
     ) -> None:
-        key = modalities_key(given)
+        key, manifest = modalities_key(given), self.bundle.manifest
+        tensor, units = answer_tensor(manifest.task), np.array(manifest.units or 1.0)
         answers = self._run(stage, available, servable=servable)
         expected = [np.array(sample.expected[key], np.float32) for sample in self.bundle.golden]
-        actual = [answer[contract.PROBABILITIES][0] for answer in answers]
-        differences = [difference(want, got) for want, got in zip(expected, actual, strict=True)]
+        actual = [answer[tensor][0] for answer in answers]
+        if manifest.task == "tagging":  # samples hold the rows of all words, one after the other
+            expected = [want.reshape(-1, len(manifest.labels)) for want in expected]
+        differences = [
+            difference(want / units, got / units)
+            for want, got in zip(expected, actual, strict=True)
+        ]
         tolerance = self.tolerance.probabilities
         # A head's name says what it is given; `encoders` is there for every set of modalities.
-        output = f"{contract.PROBABILITIES} ({key})" if servable else contract.PROBABILITIES
+        output = f"{tensor} ({key})" if servable else tensor
         self._check(stage, output, expected, actual, differences, tolerance)
-        if len(given) == len(self.bundle.manifest.modalities):
+        if given == manifest.entry_points[0]:
             self._check_labels(stage, actual)
         self._record(stage, output, max(differences))
 
@@ -273,6 +284,8 @@ class _Gate:
                     Mismatch(stage, "label", self._ids[0], shape, shape, 1.0, 0.0, detail),
                     hint=HEAD_HINT,
                 )
+        if self.bundle.manifest.task != "classification":
+            return
         for sample, probabilities in zip(self.bundle.golden, actual, strict=True):
             ranking = np.argsort(probabilities)[::-1]
             margin = float(probabilities[ranking[0]] - probabilities[ranking[1]])

@@ -1,15 +1,16 @@
 """Publishing: staged components -> a release in the repository.
 
 Everything is written once: to a staging folder on the same filesystem, flushed, and renamed into
-place; components first, the release's ensembles next, `<app>_classify/<R>/` with its release.json
-last. A crash at any point leaves folders that nothing refers to, and a repository that serves
-what it served before. Only the alias ensembles' configs and the history are ever changed.
+place; components first, the release's ensembles next, the folder with its release.json last. A
+crash at any point leaves folders that nothing refers to, and a repository that serves what it
+served before. Only the alias ensembles' configs and the history are ever changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -21,7 +22,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tritium_builders.aliases import point_aliases
-from tritium_builders.bundle import Bundle, file_entry
+from tritium_builders.bundle import TOKENIZER, Bundle, file_entry
+from tritium_builders.bundle_schema import BundleManifest
 from tritium_builders.components import CONFIG, VERSION, StagedComponent
 from tritium_builders.configs import MAX_BATCH, release_ensemble, to_pbtxt
 from tritium_builders.durable import flush, flush_one
@@ -46,14 +48,17 @@ from tritium_builders.release import (
     RuntimeChoice,
     Target,
     TensorRTRecord,
+    app_verb,
     list_releases,
     live_release,
     load_release,
     release_folder,
 )
 from tritium_builders.samples import sample_files
-from tritium_client.contract import Role
+from tritium_client.contract import VERBS, Role
 
+WEIGHED = ("text_encoder", "image_encoder", "fusion_head")
+"""Folders of a bundle that hold what its answers follow from."""
 KEEP = ".keep"
 """An ensemble's version folder is empty; some stores and copy tools drop empty folders."""
 
@@ -118,6 +123,7 @@ def publish(repository: Path, build: Build, staging: Path) -> Release:
         OSError: when the disk is full.
     """
     with repository_lock(repository):
+        _require_same_verb(repository, build.bundle.manifest)
         number = _next_number(repository, build.bundle.manifest.app)
         release = _describe(build, number)
         for component in build.made.staged.values():
@@ -143,14 +149,24 @@ def repository_lock(repository: Path) -> Iterator[None]:
         yield
 
 
+def _require_same_verb(repository: Path, manifest: BundleManifest) -> None:
+    """Callers of an app rely on what it does: a release cannot change that."""
+    verb = app_verb(repository, manifest.app)
+    if verb != manifest.verb and list_releases(repository, manifest.app):
+        raise PublishError(
+            f"app {manifest.app} has releases that {verb}, and this bundle is for "
+            f"{manifest.task}; give it another app name"
+        )
+
+
 def _next_number(repository: Path, app: str) -> int:
     """One more than any number that was ever used, by a complete release or by debris."""
-    ensembles = re.compile(rf"{app}_classify(?:_text|_image)?_r(\d+)")
+    names = rf"{app}_(?:{'|'.join(VERBS)})(?:_text|_image)?"
     used = [0]
     for path in repository.iterdir():
-        if match := ensembles.fullmatch(path.name):
+        if match := re.fullmatch(rf"{names}_r(\d+)", path.name):
             used.append(int(match[1]))
-        elif re.fullmatch(rf"{app}_classify(?:_text|_image)?", path.name):
+        elif re.fullmatch(names, path.name):
             used += [int(version.name) for version in path.iterdir() if version.name.isdigit()]
     used += numbers_in_history(repository, app)
     return max(used) + 1
@@ -163,6 +179,9 @@ def _describe(build: Build, number: int) -> Release:
         number=number,
         task=manifest.task,
         labels=manifest.labels,
+        thresholds=manifest.thresholds,
+        units=manifest.units,
+        space=_space(build.bundle),
         entry_points=manifest.entry_points,
         target=build.target,
         precision=build.precision,
@@ -178,6 +197,22 @@ def _describe(build: Build, number: int) -> Release:
         command=build.command,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _space(bundle: Bundle) -> str | None:
+    """Name the space of an app's vectors: the same weights, tokenizer and preprocessing.
+
+    How they are computed is not part of it: parity holds every target close to PyTorch.
+    """
+    manifest = bundle.manifest
+    if manifest.task != "embedding":
+        return None
+    digest = hashlib.sha256(manifest.text.model_dump_json().encode())
+    digest.update(manifest.image.model_dump_json().encode())
+    for name, entry in sorted(manifest.files.items()):
+        if name == TOKENIZER or name.partition("/")[0] in WEIGHED:
+            digest.update(f"\n{name} {entry.sha256}".encode())
+    return digest.hexdigest()[:12]
 
 
 def _install_component(repository: Path, component: StagedComponent, release: Release) -> None:
@@ -224,7 +259,7 @@ def _install_release(repository: Path, build: Build, release: Release, staging: 
         folder.mkdir()
         (folder / KEEP).touch()
         final = alias / str(release.number)
-        if final == release_folder(repository, release.app, release.number):
+        if given == release.entry_points[0]:
             files = {
                 **sample_files(GOLDEN, build.bundle.golden),
                 **sample_files(VALIDATION, build.bundle.validation),
@@ -240,7 +275,7 @@ def _install_release(repository: Path, build: Build, release: Release, staging: 
 
 def _make_live_if_first(repository: Path, release: Release) -> None:
     if live_release(repository, release.app) is None:
-        point_aliases(repository, release.app, release.entry_points, release.number)
+        point_aliases(repository, release)
 
 
 def find_release(

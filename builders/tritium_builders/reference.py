@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ from tritium_builders.errors import BundleError
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.samples import Sample, modalities_key
 from tritium_builders.servables import image_decoder, text_tokenizer
-from tritium_client.contract import INPUT_IDS, PIXELS, Modality
+from tritium_builders.tasks import to_answers
+from tritium_client.contract import INPUT_IDS, OFFSETS, PIXELS, WORD_STARTS, Modality, Task
 
 _TEXT_MASK_NAMES = ("text_mask", "attention_mask")
 
@@ -38,11 +39,16 @@ class Answer:
     pixels: npt.NDArray[np.uint8]
     """UINT8 [height, width, 3]."""
     text_features: npt.NDArray[np.float32]
-    """FP32 [D] or [tokens, D]."""
+    """FP32 [D], [tokens, D], or of a text that is tagged [words, D]."""
     image_features: npt.NDArray[np.float32]
     """FP32 [D] or [patches, D]."""
-    probabilities: Mapping[str, npt.NDArray[np.float32]]
-    """FP32 [labels] by `modalities_key`."""
+    values: Mapping[str, npt.NDArray[np.float32]]
+    """What a caller gets, by `modalities_key`: FP32 [labels], [scores] or [D]; of a text that is
+    tagged [words, labels]."""
+    word_starts: npt.NDArray[np.int64] | None = None
+    """INT64 [words], the index of each word's first token; of a text that is tagged."""
+    offsets: npt.NDArray[np.int64] | None = None
+    """INT64 [words, 2], where each word begins and ends in the text; likewise."""
 
 
 def features_of(output: Any, module: str) -> Tensor:
@@ -80,12 +86,15 @@ def normalise(pixels: Tensor, image: ImagePreprocessing) -> Tensor:
 
 @dataclass(frozen=True)
 class FusionModel:
-    """A text + image classifier in PyTorch.
+    """A text + image model in PyTorch.
 
     `text_encoder(input_ids, attention_mask)`, both int64 [B, L], gives float [B, D] or [B, L, D];
     `image_encoder(pixel_values)`, normalised float32 [B, 3, H, W], gives [B, D] or [B, P, D];
     `fusion_head(text, image)`, either None when absent, gives logits [B, labels]. A head over a
     text sequence may take a third argument named `text_mask` or `attention_mask`, int64 [B, L].
+
+    A head that tags takes one row for each word, [B, W, D] with a mask [B, W], and gives logits
+    [B, W, labels].
     """
 
     text_encoder: nn.Module
@@ -94,6 +103,7 @@ class FusionModel:
     tokenizer: Tokenizer
     text: TextPreprocessing
     image: ImagePreprocessing
+    task: Task = "classification"
 
     @cached_property
     def head_takes_mask(self) -> bool:
@@ -101,24 +111,37 @@ class FusionModel:
         parameters = inspect.signature(self.fusion_head.forward).parameters
         return any(name in parameters for name in _TEXT_MASK_NAMES)
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Run the text encoder on int64 [B, L] ids and mask."""
-        return features_of(self.text_encoder(ids, mask), "text_encoder")
+    def encode_text(self, ids: Tensor, mask: Tensor, starts: Tensor | None = None) -> Tensor:
+        """Run the text encoder on int64 [B, L] ids and mask.
+
+        Args:
+            ids: INT64 [B, L].
+            mask: INT64 [B, L].
+            starts: INT64 [B, W], the index of each word's first token, -1 for padding; of a text
+                that is tagged, which gives [B, W, D].
+        """
+        features = features_of(self.text_encoder(ids, mask), "text_encoder")
+        if starts is None:
+            return features
+        index = starts.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1])
+        return features.gather(1, index)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 [B, H, W, 3] pixels and run the image encoder."""
         return features_of(self.image_encoder(normalise(pixels, self.image)), "image_encoder")
 
     def fuse(self, text: Tensor | None, image: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Run the fusion head; gives logits [B, labels]."""
+        """Run the fusion head; gives logits [B, labels], of words [B, W, labels]."""
         extra = (mask,) if self.head_takes_mask else ()
         logits = self.fusion_head(text, image, *extra)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
+        axes = 3 if self.task == "tagging" else 2
+        if not isinstance(logits, Tensor) or logits.ndim != axes:
+            wanted = "[batch, words, labels]" if axes == 3 else "[batch, labels]"
             raise BundleError(
                 file="fusion_head",
                 field="forward",
-                problem="does not return one tensor [batch, labels]",
-                fix="return logits [batch, labels]",
+                problem=f"does not return one tensor {wanted}",
+                fix=f"return logits {wanted}",
             )
         return logits
 
@@ -134,18 +157,26 @@ class FusionModel:
         Raises:
             ValueError: when the text or the picture cannot be read.
         """
-        row = text_tokenizer.encode(self.tokenizer, text.encode(), self.text.servable_spec())
+        spec = self.text.servable_spec()
+        words = None
+        if self.task == "tagging":
+            words = text_tokenizer.encode_words(self.tokenizer, text.encode(), spec)
+            row = words.ids
+        else:
+            row = text_tokenizer.encode(self.tokenizer, text.encode(), spec)
         pixels = image_decoder.decode(image, self.image.servable_spec())
         ids = torch.tensor([row])
         mask = torch.ones_like(ids)
-        text_features = self.encode_text(ids, mask)
+        starts = None if words is None else torch.tensor([words.starts])
+        text_features = self.encode_text(ids, mask, starts)
+        head_mask = mask if starts is None else torch.ones_like(starts)
         image_features = self.encode_image(torch.from_numpy(pixels.copy())[None])
-        probabilities = {
+        logits = {
             modalities_key(given): self.fuse(
                 text_features if "text" in given else None,
                 image_features if "image" in given else None,
-                mask if "text" in given else None,
-            ).softmax(-1)
+                head_mask if "text" in given else None,
+            )
             for given in entry_points
         }
         return Answer(
@@ -153,7 +184,12 @@ class FusionModel:
             pixels=pixels,
             text_features=text_features[0].float().numpy(),
             image_features=image_features[0].float().numpy(),
-            probabilities={key: values[0].float().numpy() for key, values in probabilities.items()},
+            values={
+                key: to_answers(self.task, values)[0].float().numpy()
+                for key, values in logits.items()
+            },
+            word_starts=None if words is None else np.array(words.starts, np.int64),
+            offsets=None if words is None else np.array(words.offsets, np.int64),
         )
 
     def eval(self) -> FusionModel:
@@ -171,22 +207,22 @@ def golden_tensors(
     for index, answer in enumerate(answers):
         tensors[f"{index}.{INPUT_IDS}"] = answer.input_ids
         tensors[f"{index}.{PIXELS}"] = answer.pixels
+        if answer.word_starts is not None and answer.offsets is not None:
+            tensors[f"{index}.{WORD_STARTS}"] = answer.word_starts
+            tensors[f"{index}.{OFFSETS}"] = answer.offsets
         tensors[f"{index}.{FEATURE_TENSORS['text', text_kind]}"] = answer.text_features
         tensors[f"{index}.{FEATURE_TENSORS['image', image_kind]}"] = answer.image_features
     return tensors
 
 
-def golden_sample(sample: Sample, answer: Answer, labels: Sequence[str]) -> Sample:
+def golden_sample(sample: Sample, answer: Answer, labels: Sequence[str], task: Task) -> Sample:
     """Write PyTorch's answer into a sample."""
-    main = next(iter(answer.probabilities.values()))
-    return Sample(
-        id=sample.id,
-        text=sample.text,
-        image=sample.image,
-        label=sample.label,
-        answer=labels[int(main.argmax())],
+    main = next(iter(answer.values.values()))
+    return replace(
+        sample,
+        answer=labels[int(main.argmax())] if task == "classification" else None,
         expected={
-            key: tuple(float(value) for value in values)
-            for key, values in answer.probabilities.items()
+            key: tuple(float(value) for value in values.reshape(-1))
+            for key, values in answer.values.items()
         },
     )

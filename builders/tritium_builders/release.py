@@ -1,6 +1,7 @@
 """What a release says of itself: `release.json`, and where things lie in a repository.
 
-A release is the folder `<app>_classify/<number>/` of a Triton model repository. It exists when
+A release is the folder `<number>/` of the app's main entry point, for instance
+`openmoji_classify/3/`, in a Triton model repository. It exists when
 its `release.json` does: the publisher renames that folder into place last.
 """
 
@@ -13,7 +14,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tritium_builders.errors import PublishError
-from tritium_client.contract import Modality, Role, entry_point
+from tritium_client.contract import (
+    VERB_OF,
+    Modality,
+    Role,
+    Task,
+    Verb,
+    entry_point,
+    main_entry_points,
+    release_entry_point,
+)
 
 RELEASE_FILE = "release.json"
 GOLDEN = "golden"
@@ -93,7 +103,7 @@ class ComponentCast(Record):
 
 
 class AccuracyReport(Record):
-    """Top-1 of the release's precision beside fp32's, sample by sample."""
+    """Right answers of the release's precision beside fp32's, sample by sample."""
 
     samples: int
     labelled: bool
@@ -163,8 +173,14 @@ class Release(Record):
     schema_version: Literal[1] = 1
     app: str
     number: int = Field(ge=1)
-    task: Literal["classification"]
+    task: Task
     labels: list[str]
+    """Of the probabilities; of a regression, what each score is; of an app that embeds, none."""
+    thresholds: list[float] = []
+    """Of a multi-label app: from which probability on each label holds."""
+    units: list[float] = []
+    """Of a regression: the spread of each score in training. A difference is divided by it before
+    it is held against a tolerance."""
     entry_points: list[list[Modality]]
     """The sets of modalities that callers may give."""
     space: str | None = None
@@ -208,14 +224,39 @@ class Release(Record):
         """Whether its plans may be loaded by a later TensorRT than they were built with."""
         return self.tensorrt is not None and bool(self.tensorrt.options["version_compatible"])
 
+    @property
+    def verb(self) -> Verb:
+        """What its entry points do."""
+        return VERB_OF[self.task]
+
+    @property
+    def main_entry_point(self) -> str:
+        """The alias whose config says what is live; the app's releases lie in its folder."""
+        return self.alias(self.entry_points[0])
+
     def alias(self, modalities: list[Modality]) -> str:
         """Name the ensemble that callers use for these modalities."""
-        return entry_point(self.app, "classify", tuple(modalities))
+        return entry_point(self.app, self.verb, tuple(modalities))
+
+    def graph(self, modalities: list[Modality]) -> str:
+        """Name the release's own ensemble for these modalities."""
+        return release_entry_point(self.app, self.verb, tuple(modalities), self.number)
 
 
 def release_folder(repository: Path, app: str, number: int) -> Path:
     """Where release `number` of `app` lies."""
-    return repository / f"{app}_classify" / str(number)
+    return app_folder(repository, app) / str(number)
+
+
+def app_folder(repository: Path, app: str) -> Path:
+    """The folder of an app's main entry point, which its releases lie in."""
+    return repository / main_entry_points(app)[app_verb(repository, app)]
+
+
+def app_verb(repository: Path, app: str) -> Verb:
+    """What an app's entry points do; `classify` where a repository has no such app."""
+    names = main_entry_points(app)
+    return next((verb for verb, name in names.items() if (repository / name).is_dir()), "classify")
 
 
 def load_release(folder: Path) -> Release:
@@ -237,16 +278,18 @@ def load_release(folder: Path) -> Release:
 
 def list_apps(repository: Path) -> list[str]:
     """The apps that have at least one release in a repository, sorted."""
-    return sorted(
-        folder.name.removesuffix("_classify")
-        for folder in repository.glob("*_classify")
-        if list_releases(repository, folder.name.removesuffix("_classify"))
-    )
+    endings = [name.removeprefix("a") for name in main_entry_points("a").values()]
+    named = {
+        folder.name.removesuffix(ending)
+        for ending in endings
+        for folder in repository.glob(f"*{ending}")
+    }
+    return sorted(app for app in named if list_releases(repository, app))
 
 
 def list_releases(repository: Path, app: str) -> list[int]:
     """The numbers of an app's complete releases, ascending."""
-    folder = repository / f"{app}_classify"
+    folder = app_folder(repository, app)
     return sorted(
         int(path.parent.name)
         for path in folder.glob(f"*/{RELEASE_FILE}")
@@ -256,10 +299,10 @@ def list_releases(repository: Path, app: str) -> list[int]:
 
 def live_release(repository: Path, app: str) -> int | None:
     """The release that the app's alias ensemble points to, or None when there is none."""
-    config = repository / f"{app}_classify" / "config.pbtxt"
+    folder = app_folder(repository, app)
     try:
-        text = config.read_text(encoding="utf-8")
+        text = (folder / "config.pbtxt").read_text(encoding="utf-8")
     except OSError:
         return None
-    match = re.search(rf'model_name:\s*"{re.escape(app)}_classify_r(\d+)"', text)
+    match = re.search(rf'model_name:\s*"{re.escape(folder.name)}_r(\d+)"', text)
     return int(match[1]) if match else None

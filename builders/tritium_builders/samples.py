@@ -23,6 +23,11 @@ from tritium_client.contract import Modality
 
 IMAGES = "images"
 
+Span = tuple[int, int, str]
+"""An entity: its first character in the text, the one after its last, and its label."""
+Target = tuple[str, ...] | tuple[float, ...] | tuple[Span, ...]
+"""The labels that hold; the scores; or the entities."""
+
 
 def modalities_key(modalities: Iterable[Modality]) -> str:
     """Write a set of modalities as one word: `text,image`, `text` or `image`."""
@@ -39,10 +44,17 @@ class Sample:
     """An encoded picture (JPEG, PNG, WebP, GIF, BMP)."""
     label: str | None = None
     """What is right: the annotator's label in the validation set, None where nobody said."""
+    target: Target | None = None
+    """What is right where that is no single label; None likewise."""
     answer: str | None = None
     """What PyTorch answers with both modalities (golden samples only)."""
     expected: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """PyTorch's probabilities by `modalities_key`, in label order (golden samples only)."""
+    """PyTorch's answers by `modalities_key`, row by row (golden samples only)."""
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether somebody said what is right."""
+        return self.label is not None or self.target is not None
 
     @property
     def content_hash(self) -> str:
@@ -74,6 +86,8 @@ def sample_files(name: str, samples: Iterable[Sample]) -> dict[str, bytes]:
         row: dict[str, Any] = {"id": sample.id, "text": sample.text, "image": image_path}
         if sample.label is not None:
             row["label"] = sample.label
+        if sample.target is not None:
+            row["target"] = sample.target
         if sample.answer is not None:
             row["answer"] = sample.answer
         if sample.expected:
@@ -99,6 +113,13 @@ def read_samples(folder: Path, name: str) -> tuple[Sample, ...]:
     return tuple(_read_row(folder, path, number, line) for number, line in enumerate(lines, 1))
 
 
+def _read_target(values: Any) -> Target | None:
+    """JSON has no tuples."""
+    if values is None:
+        return None
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+
+
 def _read_row(folder: Path, path: Path, number: int, line: str) -> Sample:
     try:
         row = json.loads(line)
@@ -110,6 +131,7 @@ def _read_row(folder: Path, path: Path, number: int, line: str) -> Sample:
             text=row["text"],
             image=image_path.read_bytes(),
             label=row.get("label"),
+            target=_read_target(row.get("target")),
             answer=row.get("answer"),
             expected=MappingProxyType(
                 {key: tuple(values) for key, values in row.get("expected", {}).items()}

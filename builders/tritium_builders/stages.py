@@ -30,6 +30,8 @@ class StageTensors:
 
     inputs: list[Tensors] = field(default_factory=list)
     outputs: list[Tensors] = field(default_factory=list)
+    offsets: list[list[tuple[int, int]]] = field(default_factory=list)
+    """Where each sample's words are; of a text that is tagged."""
 
 
 def run_stages(
@@ -75,7 +77,8 @@ def run_stages(
             if role in found:
                 found[role].inputs += [_take(tensors, graphs[role]) for tensors in known]
                 found[role].outputs += answers
-            if contract.PROBABILITIES not in answers[0]:
+                found[role].offsets += map(_offsets, known)
+            if not role.startswith("fusion_head"):
                 for tensors, answer in zip(known, answers, strict=True):
                     tensors.update(answer)
     return found
@@ -85,12 +88,13 @@ def _take(tensors: Tensors, graph: ComponentGraph) -> Tensors:
     return {tensor.name: tensors[tensor.name] for tensor in graph.inputs}
 
 
+def _offsets(known: Tensors) -> list[tuple[int, int]]:
+    if contract.OFFSETS not in known:
+        return []
+    return [(begin, end) for begin, end in known[contract.OFFSETS][0].tolist()]
+
+
 def _require(role: Role, sample: Sample, answer: Tensors | Exception) -> Tensors:
     if isinstance(answer, Exception):
         raise CompileError(f"{role}: sample {sample.id} is refused: {answer}") from answer
     return answer
-
-
-def top_answers(stage: StageTensors, labels: Sequence[str]) -> list[str]:
-    """The most probable label of each sample that a fusion head answered."""
-    return [labels[int(answer[contract.PROBABILITIES][0].argmax())] for answer in stage.outputs]

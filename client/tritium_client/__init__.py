@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     )
     from tritium_client._hedging import HedgePolicy
     from tritium_client._inputs import ImageInput, Item, TextInput
+    from tritium_client._labelling import LabellingCounts, LabellingQueue
     from tritium_client._mock import MockApp
     from tritium_client._results import (
+        Annotation,
         AppStatus,
         Classification,
         Embedding,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from tritium_client._sync.mock import MockTransport
 
 __all__ = [
+    "Annotation",
     "AppLacksCapability",
     "AppNotFound",
     "AppStatus",
@@ -71,6 +74,8 @@ __all__ = [
     "InvalidInput",
     "Item",
     "ItemResult",
+    "LabellingCounts",
+    "LabellingQueue",
     "MockApp",
     "MockTransport",
     "Ranked",
@@ -94,7 +99,9 @@ _MODULES = {
     "_mock": ("MockApp",),
     "_inputs": ("ImageInput", "Item", "TextInput"),
     "_hedging": ("HedgePolicy",),
+    "_labelling": ("LabellingCounts", "LabellingQueue"),
     "_results": (
+        "Annotation",
         "AppStatus",
         "Classification",
         "Embedding",

@@ -36,6 +36,7 @@ class MockApp:
 
     Examples:
         >>> MockApp(labels=("cat", "dog"), answer=lambda text, image: [0.9, 0.1])
+        >>> MockApp(labels=("cat", "pet"), annotate=lambda text, image: [0.9, 0.6])
         >>> MockApp(embed=lambda text, image: [0.6, 0.8])
         >>> MockApp(labels=("O", "B-PER"), tag=lambda text, image: ["B-PER", "O", "O"])
         >>> MockApp(labels=("price",), score=lambda text, image: [12.5])
@@ -58,6 +59,8 @@ class MockApp:
     release: int = 1
     entry_points: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
     """The sets of modalities that callers may give."""
+    annotate: Answer | None = None
+    """What `annotate` answers with: probabilities in label order; from 0.5 on a label holds."""
     embed: Answer | None = None
     """What `embed_text` and `embed_image` answer with: a vector."""
     score: Answer | None = None
@@ -135,7 +138,8 @@ def _entry_points(apps: dict[str, MockApp]) -> Iterator[tuple[str, _EntryPoint]]
 
 def _answered_by(mock: MockApp) -> Iterator[tuple[Verb, tuple[Modality, ...]]]:
     has: dict[Verb, object] = {
-        "classify": mock.answer, "tag": mock.tag, "score": mock.score, "embed": mock.embed
+        "classify": mock.answer, "annotate": mock.annotate, "tag": mock.tag,
+        "score": mock.score, "embed": mock.embed,
     }  # fmt: skip
     for verb in (verb for verb, answer in has.items() if answer is not None):
         for modalities in mock.entry_points:
@@ -151,11 +155,12 @@ def _config(asked: str, found: _EntryPoint) -> Any:
     parameters = contract.entry_point_parameters(
         app=found.app,
         release=found.mock.release,
-        task="classification" if found.verb == "classify" else found.verb,
+        task=next(task for task, verb in contract.VERB_OF.items() if verb == found.verb),
         modalities=found.modalities,
         labels=found.mock.labels,
         target="mock",
         precision="fp32",
+        thresholds=[0.5] * len(found.mock.labels) if found.verb == "annotate" else (),
     )
     rollout = _rollout(found.mock) if found.is_alias else None
     if rollout is not None:
@@ -197,8 +202,9 @@ def _answer(found: _EntryPoint, given: _Given) -> _Tensors:
         return {contract.EMBEDDING: _numbers(mock.embed(*given))}
     if found.verb == "score" and mock.score is not None:
         return {contract.SCORES: _numbers(mock.score(*given), len(mock.labels))}
-    assert mock.answer is not None  # noqa: S101 - an entry point has its answer
-    return {contract.PROBABILITIES: _numbers(mock.answer(*given), len(mock.labels))}
+    answer = mock.annotate if found.verb == "annotate" else mock.answer
+    assert answer is not None  # noqa: S101 - an entry point has its answer
+    return {contract.PROBABILITIES: _numbers(answer(*given), len(mock.labels))}
 
 
 def _numbers(answer: Sequence[float], labels: int | None = None) -> npt.NDArray[Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
@@ -56,6 +58,24 @@ class Classification:
     """The id that the request carried; the server logs it."""
     timing: Timing = field(compare=False, repr=False)
     """Where the time of the call went."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The answer to one `annotate`: any number of labels, each on its own."""
+
+    labels: tuple[Ranked, ...]
+    """The labels that hold, most probable first; there may be none."""
+    ranking: tuple[Ranked, ...]
+    """All labels, most probable first; equal ones in label order."""
+    probabilities: npt.NDArray[np.float32] = field(repr=False, compare=False)
+    """FP32 [labels], in the release's order, each 0 to 1; read-only."""
+    thresholds: Mapping[str, float] = field(repr=False)
+    """Label -> the probability from which on it holds, as training chose it."""
+    release: int
+    """The release that computed this answer."""
+    request_id: str = field(compare=False)
+    timing: Timing = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -194,6 +214,8 @@ class ShadowReport:
 
     - `classify`: answers agree when their most probable label is the same. Their difference is the
       total variation distance of the probabilities, 0 to 1.
+    - `annotate`: they agree when the same labels hold. Their difference is the largest absolute
+      difference of a label's probability, 0 to 1.
     - `tag`: they agree when all tags are the same. Their difference is the share of words with
       another tag, 0 to 1.
     - `score`: their difference is the largest absolute difference of a score, in the app's unit.

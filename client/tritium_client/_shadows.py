@@ -52,6 +52,21 @@ def _compare_classes(live: Answer, candidate: Answer) -> Comparison | None:
     return Comparison(first == second, distance / 2)
 
 
+def _compare_label_sets(live: Answer, candidate: Answer) -> Comparison | None:
+    ours, theirs = _by_label(live), _by_label(candidate)
+    if not ours or not theirs:
+        return None
+    labels = ours.keys() | theirs.keys()
+    largest = max(abs(ours.get(label, 0.0) - theirs.get(label, 0.0)) for label in labels)
+    return Comparison(_holding(live) == _holding(candidate), largest)
+
+
+def _holding(answer: Answer) -> set[str]:
+    release, values = answer.release, answer.values.tolist()
+    rows = zip(release.labels, values, release.thresholds, strict=True)
+    return {label for label, value, least in rows if value >= least}
+
+
 def _compare_tags(live: Answer, candidate: Answer) -> Comparison | None:
     ours, theirs = _tag_of_each_word(live), _tag_of_each_word(candidate)
     words = ours.keys() | theirs.keys()  # releases may take words apart in other places
@@ -77,6 +92,7 @@ def _compare_vectors(live: Answer, candidate: Answer) -> Comparison | None:
 
 _COMPARE: dict[Verb, Callable[[Answer, Answer], Comparison | None]] = {
     "classify": _compare_classes,
+    "annotate": _compare_label_sets,
     "tag": _compare_tags,
     "score": _compare_scores,
     "embed": _compare_vectors,
@@ -166,7 +182,7 @@ class Tally:
         """What is known by now."""
         with self._lock:
             compared = self._requests - self._failed
-            agrees = self.verb in {"classify", "tag"}
+            agrees = self.verb in {"classify", "annotate", "tag"}
             live_s, candidate_s = (
                 map(statistics.median, zip(*self._latencies, strict=True))
                 if compared

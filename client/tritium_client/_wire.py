@@ -35,6 +35,8 @@ class EntryPointConfig:
     """Every app of the server, as of the load of this entry point; empty when it does not say."""
     rollout: str
     """`PARAM_ROLLOUT` as it stands there; empty when there is none."""
+    thresholds: tuple[float, ...] = ()
+    """Of `annotate`: from which probability on each label holds."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,11 @@ def read_answer(verb: Verb, response: Any, release: EntryPointConfig) -> Answer:
         ServerError: when it is not what such an entry point answers.
     """
     labels = len(release.labels)
-    if verb == "classify":
+    if verb == "annotate" and len(release.thresholds) != labels:
+        raise ServerError(
+            f"{response.model_name!r} has {len(release.thresholds)} thresholds for {labels} labels"
+        )
+    if verb in {"classify", "annotate"}:
         return Answer(release, read_probabilities(response, labels))
     if verb == "score":
         return Answer(release, read_scores(response, labels))
@@ -245,6 +251,7 @@ def read_config(config: Any) -> EntryPointConfig:
             wire_version=values[contract.PARAM_WIRE_VERSION],
             server_apps=_strings(json.loads(values.get(contract.PARAM_SERVER_APPS, "[]"))),
             rollout=values.get(contract.PARAM_ROLLOUT, ""),
+            thresholds=_numbers(json.loads(values.get(contract.PARAM_THRESHOLDS, "[]"))),
         )
     except KeyError as error:
         raise ServerError(
@@ -268,6 +275,12 @@ def _strings(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{values!r} is not a JSON list of strings")
     return tuple(values)
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(type(value) in {int, float} for value in values):
+        raise ValueError(f"{values!r} is not a JSON list of numbers")
+    return tuple(float(value) for value in values)
 
 
 def _modalities(names: Iterable[str]) -> tuple[Modality, ...]:

@@ -1,4 +1,4 @@
-"""The command line's verbs that talk to a server: `tritium classify`, `embed` and `status`."""
+"""The command line's verbs that talk to a server: `tritium classify`, `embed`, `status`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ INTERVAL_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
-    """Add `classify`, `embed` and `status` to the command line."""
+    """Add `classify`, `embed`, `annotate`, `score`, `tag` and `status` to the command line."""
+    from tritium_client.task_commands import register_tasks
+
     app.command(
         epilog="Examples:\n\n"
         "    tritium classify --app openmoji --text 'red apple' --image apple.png\n\n"
@@ -83,6 +85,7 @@ def register(app: typer.Typer) -> None:
         "    tritium embed --app search --input pictures --output vectors.jsonl\n\n"
         "An item is a text or a picture. Exit codes: as `tritium classify`."
     )(embed)
+    register_tasks(app)
     app.command(
         epilog="Examples:\n\n"
         "    tritium status\n\n"
@@ -124,12 +127,12 @@ def classify(
         )
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
-    with _usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app) as client:
         answer = client.classify(
             text=text, image=image, top_k=top_k, route_key=route_key, timeout_s=timeout
         )
     if as_json:
-        _print_json(_classification_json(answer))
+        print_json(_classification_json(answer))
     else:
         _print_classification(answer)
 
@@ -161,7 +164,7 @@ def embed(
         raise typer.Exit(_ask(embed_files, url, app, files, options))
     if (text is None) == (image is None):
         raise typer.BadParameter("give either --text or --image")
-    with _usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app) as client:
         if text is not None:
             answer = client.embed_text(text, route_key=route_key, timeout_s=timeout)
         else:
@@ -195,12 +198,12 @@ def status(
         return
     if interval is not None:
         raise typer.BadParameter("--interval needs --watch")
-    with _usage_errors(), Client(url) as client:
+    with usage_errors(), Client(url) as client:
         server = client.server_status(timeout_s=timeout)
         names = client.apps(timeout_s=timeout) if app is None else (app,)
         apps = [client.status(name, timeout_s=timeout) for name in names]
     if as_json:
-        _print_json(
+        print_json(
             dataclasses.asdict(server) | {"apps": [dataclasses.asdict(item) for item in apps]}
         )
     else:
@@ -226,7 +229,7 @@ def _watch(
     if not math.isfinite(interval_s):
         raise typer.BadParameter(f"--interval must be a number of seconds: {interval_s}")
     # No retries: the next look is one, and this one shows what there was.
-    with _usage_errors(), Client(url, app=app, retries=RetryPolicy(attempts=1)) as client:
+    with usage_errors(), Client(url, app=app, retries=RetryPolicy(attempts=1)) as client:
         watch(lambda: look(client, app, timeout_s), interval_s, as_json=as_json, draw=_status_parts)
 
 
@@ -264,7 +267,7 @@ def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> i
     patience = RetryPolicy(
         attempts=50, budget=1, burst=10_000, first_pause_s=0.1, longest_pause_s=1
     )
-    with _usage_errors():
+    with usage_errors():
         check_route_key(options.route_key)
         check, client = Client(url, app=app), Client(url, app=app, retries=patience)
     with check, client:
@@ -272,7 +275,7 @@ def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> i
 
 
 @contextmanager
-def _usage_errors() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """Arguments that the client finds could never be right are wrong usage: exit code 2."""
     try:
         yield
@@ -292,7 +295,8 @@ def _classification_json(answer: Classification) -> dict[str, Any]:
     }
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """One line for scripts."""
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
@@ -318,7 +322,7 @@ def _print_embedding(answer: Embedding, *, as_json: bool) -> None:
 
     vector = vector_json(answer)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "vector": vector,
                 "release": answer.release,

@@ -15,18 +15,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-WIRE_VERSION = "1.2"
+WIRE_VERSION = "1.3"
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
-Verb = Literal["classify", "tag", "score", "embed"]
+Verb = Literal["classify", "annotate", "tag", "score", "embed"]
 """What an entry point does, and so what it answers with:
 
-classify -> `probabilities`; tag -> `probabilities` of each word and `offsets`; score -> `scores`;
-embed -> `embedding`.
+classify and annotate -> `probabilities`; tag -> `probabilities` of each word and `offsets`;
+score -> `scores`; embed -> `embedding`.
 """
 VERBS: tuple[Verb, ...] = get_args(Verb)
+
+Task = Literal["classification", "multilabel", "tagging", "regression", "embedding"]
+"""What an app was trained for."""
+VERB_OF: dict[Task, Verb] = {
+    "classification": "classify",
+    "multilabel": "annotate",
+    "tagging": "tag",
+    "regression": "score",
+    "embedding": "embed",
+}
+"""What the entry points of an app do, by its task."""
 
 # --- tensors -----------------------------------------------------------------------------------
 
@@ -44,12 +55,17 @@ TEXT_FEATURES = "text_features"
 """FP32 [D], pooled."""
 TEXT_SEQUENCE = "text_sequence"
 """FP32 [tokens, D], for heads that attend over tokens."""
+TEXT_WORDS = "text_words"
+"""FP32 [words, D], of each word's first token, for heads that tag words."""
+WORD_STARTS = "word_starts"
+"""INT64 [words], the index of each word's first token; -1 for padding."""
 IMAGE_FEATURES = "image_features"
 """FP32 [D], pooled."""
 IMAGE_SEQUENCE = "image_sequence"
 """FP32 [patches, D], for heads that attend over patches."""
 PROBABILITIES = "probabilities"
-"""FP32 [labels], sums to 1. Of `tag`: FP32 [words, labels], each row sums to 1."""
+"""FP32 [labels], sums to 1; of `annotate`, each is 0 to 1 on its own. Of `tag`: FP32 [words,
+labels], each row sums to 1."""
 OFFSETS = "offsets"
 """INT64 [words, 2]: each word's first character in the text and the one after its last, counted
 in Unicode code points."""
@@ -67,6 +83,7 @@ LABEL = "label"
 
 OUTPUTS: dict[Verb, tuple[str, ...]] = {
     "classify": (PROBABILITIES,),
+    "annotate": (PROBABILITIES,),
     "tag": (PROBABILITIES, OFFSETS),
     "score": (SCORES,),
     "embed": (EMBEDDING,),
@@ -130,6 +147,16 @@ def release_entry_point(
     return f"{entry_point(app, verb, modalities)}_r{release}"
 
 
+def main_entry_points(app: str) -> dict[Verb, str]:
+    """What the main entry point of an app may be called, by what it does: an app has one of them.
+
+    Its folder in a model repository holds the app's releases, and its config says which is live.
+    """
+    return {
+        verb: entry_point(app, verb, ("text",) if verb == "embed" else MODALITIES) for verb in VERBS
+    }
+
+
 def router(app: str) -> str:
     """Name the entry point that splits requests for callers without the SDK."""
     return f"{app}_route"
@@ -159,6 +186,8 @@ PARAM_MODALITIES = "tritium.modalities"
 """Comma-separated: the modalities that this entry point takes."""
 PARAM_LABELS = "tritium.labels"
 """JSON list, in the order of the probabilities (of `score`: what each of the scores is)."""
+PARAM_THRESHOLDS = "tritium.thresholds"
+"""JSON list, of `annotate`: from which probability on each label holds, in the labels' order."""
 PARAM_WIRE_VERSION = "tritium.wire_version"
 PARAM_TARGET = "tritium.target"
 PARAM_PRECISION = "tritium.precision"
@@ -189,6 +218,7 @@ def entry_point_parameters(
     labels: Sequence[str],
     target: str,
     precision: str,
+    thresholds: Sequence[float] = (),
 ) -> dict[str, str]:
     """Write what an entry point's config says of the release behind it.
 
@@ -200,11 +230,13 @@ def entry_point_parameters(
         labels: In the order of the probabilities; of `score`, what each of the scores is.
         target: What the components are compiled for, for instance `openvino`.
         precision: Of the engines, for instance `fp32`.
+        thresholds: Of `annotate`, one for each label.
 
     Returns:
         Name -> value of the config's parameters, all of them strings.
     """
     return {
+        **({PARAM_THRESHOLDS: json.dumps(list(thresholds))} if thresholds else {}),
         PARAM_APP: app,
         PARAM_RELEASE: str(release),
         PARAM_TASK: task,

@@ -118,7 +118,7 @@ class Follower:
 
     def _look_at(self, app: str) -> Pointed:
         number, rollout = pointed = self._pointed(app)
-        graphs = re.compile(rf"{re.escape(app)}_classify_r(\d+)")
+        graphs = re.compile(rf"{re.escape(self._served.main_entry_point(app))}_r(\d+)")
         matches = map(graphs.fullmatch, self._control.ready_models())
         beside = {int(match[1]) for match in matches if match is not None} - {number}
         before = self._served.release(app)
@@ -180,7 +180,7 @@ class Follower:
 
     def _pointed(self, app: str) -> Pointed:
         """What the server's entry points say now."""
-        config = self._control.config(contract.entry_point(app, "classify", contract.MODALITIES))
+        config = self._control.config(self._served.main_entry_point(app))
         try:
             text = config.parameters[contract.PARAM_ROLLOUT].string_value
             rollout = contract.parse_rollout(text)

@@ -13,7 +13,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from tritium_builders.samples import Sample, modalities_key
-from tritium_client.contract import PROBABILITIES, Modality
+from tritium_builders.tasks import answer_tensor
+from tritium_client.contract import OFFSETS, OUTPUTS, Modality, Verb
 from tritium_deploy.control import one_line
 from tritium_deploy.errors import GoldenError, ReleaseError
 from tritium_deploy.live import AppRelease
@@ -29,19 +30,22 @@ class GoldenCheck:
 
     answers: int
     largest_difference: float
-    """Of a probability from PyTorch's."""
+    """Of a value from PyTorch's; of a score, in its unit."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a model answered."""
 
-    probabilities: np.ndarray[Any, Any] | None
-    """FP32 [1, labels]; None where the answer has no such output."""
+    values: np.ndarray[Any, Any] | None
+    """FP32 [1, labels], [1, scores], [1, D], or of words [1, words, labels]; None where the answer
+    has no such output."""
     version: str
     """Of the model that answered."""
     seconds: float
     """From asking to the answer."""
+    offsets: list[tuple[int, int]]
+    """Of words: where each begins and ends."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,12 @@ class GoldenReplay:
 
     def _ask(self, app: AppRelease, question: _Question, timeout_s: float) -> float:
         sample, name = question.sample, question.entry_point
-        answer = ask_model(self._client, name, question.modalities, sample, timeout_s)
+        verb = app.release.verb
+        answer = ask_model(self._client, name, question.modalities, sample, timeout_s, verb)
         if answer.version != question.version:
             raise ReleaseError(name, sample.id, answer.version, question.version)
         key = modalities_key(question.modalities)
-        return _difference(app, name, sample, key, answer.probabilities)
+        return _difference(app, name, sample, key, answer.values)
 
 
 def ask_model(
@@ -131,8 +136,9 @@ def ask_model(
     modalities: Sequence[Modality],
     sample: Sample,
     timeout_s: float,
+    verb: Verb,
 ) -> Answer:
-    """Ask one model about one sample.
+    """Ask one model, which does `verb`, about one sample.
 
     Raises:
         GoldenError: it did not answer.
@@ -150,33 +156,40 @@ def ask_model(
         raise GoldenError(name, sample.id, problem) from error
     seconds = time.perf_counter() - began
     version = result.get_response().model_version
-    return Answer(result.as_numpy(PROBABILITIES), version, seconds)
+    offsets = result.as_numpy(OFFSETS) if OFFSETS in OUTPUTS[verb] else None
+    places = [] if offsets is None else [(begin, end) for begin, end in offsets[0].tolist()]
+    return Answer(result.as_numpy(OUTPUTS[verb][0]), version, seconds, places)
 
 
 def _difference(
     app: AppRelease, entry_point: str, sample: Sample, key: str, answer: np.ndarray[Any, Any] | None
 ) -> float:
+    output = answer_tensor(app.release.task)
     if key not in sample.expected:
         raise GoldenError(entry_point, sample.id, f"the release holds no expected answer for {key}")
     if answer is None:
-        raise GoldenError(entry_point, sample.id, f"the answer has no output {PROBABILITIES}")
+        raise GoldenError(entry_point, sample.id, f"the answer has no output {output}")
     expected = np.asarray(sample.expected[key], dtype=np.float64)
     actual = np.asarray(answer, dtype=np.float64).reshape(-1)
     if actual.shape != expected.shape:
         raise GoldenError(
-            entry_point, sample.id, f"{actual.size} probabilities in place of {expected.size}"
+            entry_point, sample.id, f"{actual.size} {output} in place of {expected.size}"
         )
-    difference = float(np.abs(actual - expected).max())
+    units = np.array(app.release.units or 1.0)
+    difference = float((np.abs(actual - expected) / units).max())
     tolerance = app.release.parity.tolerance.probabilities
     # Written so that NaN is refused as well.
     if not difference <= tolerance:
-        labels = app.release.labels
-        said, right = labels[int(actual.argmax())], labels[int(expected.argmax())]
+        said = ""
+        if app.release.task == "classification":
+            labels = app.release.labels
+            pair = labels[int(actual.argmax())], labels[int(expected.argmax())]
+            said = f" (answered {pair[0]}, PyTorch {pair[1]})"
         raise GoldenError(
             entry_point,
             sample.id,
-            f"probabilities differ by {difference:.6g}, tolerance {tolerance:.6g} "
-            f"(answered {said}, PyTorch {right}); build the release again on this kind of machine",
+            f"{output} differ by {difference:.6g}, tolerance {tolerance:.6g}{said}; build the "
+            "release again on this kind of machine",
         )
     return difference
 

@@ -60,11 +60,7 @@ class AppRelease:
     @property
     def graphs(self) -> dict[str, list[contract.Modality]]:
         """The release's own ensembles, which entry points stand for -> their modalities."""
-        number = self.release.number
-        return {
-            contract.release_entry_point(self.name, "classify", tuple(names), number): names
-            for names in self.release.entry_points
-        }
+        return {self.release.graph(names): names for names in self.release.entry_points}
 
 
 def load_live_apps(

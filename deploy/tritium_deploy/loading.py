@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tritium_client import contract
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError
 from tritium_deploy.live import AppRelease
@@ -88,7 +89,7 @@ def unload(control: ModelControl, models: Iterable[str], wait_s: float = 0.0) ->
         models: In any order.
         wait_s: Seconds to wait until they have finished the requests that they have.
     """
-    ordered = sorted(models, key=lambda model: "_classify" not in model)
+    ordered = sorted(models, key=lambda model: contract.role_of(model) is not None)
     for model in ordered:
         with contextlib.suppress(ControlError):
             control.unload(model)

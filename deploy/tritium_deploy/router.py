@@ -20,6 +20,8 @@ from tritium_builders.samples import modalities_key
 from tritium_client import contract
 from tritium_deploy.live import AppRelease
 
+VERB: contract.Verb = "classify"
+"""What routers do: callers of other apps have the SDK, which makes the same split."""
 INSTANCES = 2
 """Each answers a batch of requests side by side; with two, one gathers while the other waits."""
 
@@ -41,9 +43,11 @@ class Router:
         return frozenset(contract.router(app) for app in self._written)
 
     def write(self, apps: Iterable[AppRelease]) -> None:
-        """Write a model for each app; the split itself comes with `update`."""
+        """Write a model for each app that classifies; the split itself comes with `update`."""
         source = Path(servables.__file__).with_name("router.py").read_bytes()
         for app in apps:
+            if app.release.verb != VERB:
+                continue
             folder = self._folder / contract.router(app.name)
             (folder / "1").mkdir(parents=True)
             (folder / "1" / "model.py").write_bytes(source)
@@ -59,6 +63,8 @@ class Router:
             candidate: The one beside it, where it is loaded.
             rollout: Its share.
         """
+        if app.release.verb != VERB:
+            return
         split = {
             "live": _target(app),
             "candidate": None if candidate is None else _target(candidate),

@@ -53,6 +53,11 @@ class ServedApps:
         with self._lock:
             return self._live[app].release.number
 
+    def main_entry_point(self, app: str) -> str:
+        """The entry point of an app whose config says what is live."""
+        with self._lock:
+            return self._live[app].release.main_entry_point
+
     def read(self, app: str, number: int) -> AppRelease:
         """Read any release of an app, as this machine runs it.
 
@@ -94,9 +99,8 @@ def entry_point_configs(
     """
     configs = {}
     for given in app.release.entry_points:
-        number = app.release.number
-        graph = contract.release_entry_point(app.name, "classify", tuple(given), number)
-        config = alias_ensemble(read_config(repository, graph), number, rollout)
+        graph = read_config(repository, app.release.graph(given))
+        config = alias_ensemble(graph, app.release.number, rollout)
         for name, value in parameters.items():
             config.parameters[name].string_value = value
         config.response_cache.enable = response_cache

@@ -92,7 +92,7 @@ def publish(repository: Path, tiny: TinyApp | None = None, *, live: bool = True)
         (repository / name / str(tiny.number)).mkdir(parents=True, exist_ok=True)
     release = _write_release(repository, tiny, components)
     if live:
-        point_aliases(repository, tiny.app, ENTRY_POINTS, tiny.number)
+        point_aliases(repository, release)
     return release
 
 

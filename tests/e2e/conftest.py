@@ -128,7 +128,7 @@ def custom(
     """Somebody else's model, through `Bundle.from_modules` and `build`."""
 
     def predict(text: str, image: bytes) -> object:
-        return reference.answer(text, image, [["text", "image"]]).probabilities["text,image"]
+        return reference.answer(text, image, [["text", "image"]]).values["text,image"]
 
     path = tmp_path_factory.mktemp("custom") / "custom"
     bundle = models.custom_bundle(path, reference=predict)

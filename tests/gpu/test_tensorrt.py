@@ -104,7 +104,7 @@ def test_triton_serves_the_plans(pooled: Built, server: Server, gpu: Gpu) -> Non
             text = " ".join(["apple", "tree"] * length)
             answer = client.classify(text=text, image=image, top_k=len(labels))
             found = {one.label: one.probability for one in answer.ranking}
-            expected = pytorch.answer(text, image, [["text", "image"]]).probabilities["text,image"]
+            expected = pytorch.answer(text, image, [["text", "image"]]).values["text,image"]
             assert [found[label] for label in labels] == pytest.approx(
                 expected.tolist(), abs=TOLERANCES[pooled.release.precision].probabilities
             )

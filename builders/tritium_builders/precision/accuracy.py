@@ -1,4 +1,4 @@
-"""The accuracy gate: what a reduced precision costs in top-1, sample by sample."""
+"""The accuracy gate: what a reduced precision costs in right answers, sample by sample."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from tritium_builders.bundle_schema import head_role
 from tritium_builders.errors import AccuracyError
 from tritium_builders.release import AccuracyReport
 from tritium_builders.samples import Sample
-from tritium_builders.stages import Servables, run_stages, top_answers
+from tritium_builders.stages import Servables, run_stages
+from tritium_builders.tasks import answer_tensor
+from tritium_builders.verdicts import Verdict, meaning_of, own_is_closest
 
 LARGEST_LOSS_POINTS = 0.5
-"""Percentage points of top-1 that a reduced precision may lose."""
+"""Percentage points of right answers that a reduced precision may lose."""
 _Z95 = 1.959964
 
 
 def compare_answers(
-    right: Sequence[str | None], fp32: Sequence[str], reduced: Sequence[str]
+    fp32: Sequence[bool], reduced: Sequence[bool], *, labelled: bool = True
 ) -> AccuracyReport:
     """Count pairs: how often each of two precisions is right about the same samples.
 
     Args:
-        right: The annotator's label of each sample; None where nobody said. When any is missing,
-            fp32's own answer counts as right for all of them.
-        fp32: Answers in fp32.
-        reduced: Answers in the reduced precision.
+        fp32: Whether each sample was answered rightly in fp32.
+        reduced: The same of the reduced precision.
+        labelled: False where "right" means fp32's own answer.
 
     Raises:
         ValueError: when there are no samples.
     """
     if not fp32:
         raise ValueError("there are no samples to compare on")
-    labelled = all(label is not None for label in right)
-    truth = right if labelled else fp32
     counts = {(first, second): 0 for first in (True, False) for second in (True, False)}
-    for label, before, after in zip(truth, fp32, reduced, strict=True):
-        counts[before == label, after == label] += 1
+    for pair in zip(fp32, reduced, strict=True):
+        counts[pair] += 1
     lost, won = counts[True, False], counts[False, True]
     return AccuracyReport(
         samples=len(fp32),
@@ -69,14 +68,14 @@ def paired_interval(lost: int, won: int, samples: int) -> tuple[float, float]:
 
 
 def require_accuracy(report: AccuracyReport, precision: str) -> None:
-    """End the build when top-1 loses more than it may.
+    """End the build when more right answers are lost than may be.
 
     Raises:
         AccuracyError: with the paired counts and the interval.
     """
     if report.points < -LARGEST_LOSS_POINTS:
         raise AccuracyError(
-            f"accuracy: {precision} loses {-report.points:.2f} points of top-1, and may lose "
+            f"accuracy: {precision} loses {-report.points:.2f} points of accuracy, and may lose "
             f"{LARGEST_LOSS_POINTS}; {describe(report)}",
             "Use another precision, or a bundle with more calibration samples",
         )
@@ -97,8 +96,9 @@ def describe(report: AccuracyReport) -> str:
 class AccuracyGate:
     """Holds reduced precisions of an app against its answers in fp32, which are made once.
 
-    The bundle's validation samples are answered. A bundle without labelled samples is measured by
-    how often the answer stays fp32's, on all the samples that it has.
+    The bundle's validation samples are answered; `verdicts` says what is right for each task. A
+    bundle without labelled samples is measured by how often the answer stays fp32's, on all the
+    samples that it has.
 
     Args:
         bundle: Whose samples.
@@ -128,24 +128,52 @@ class AccuracyGate:
             precision: Its name.
 
         Raises:
-            AccuracyError: top-1 loses more than it may.
+            AccuracyError: more right answers are lost than may be.
         """
-        right = [sample.label for sample in self._samples]
-        report = compare_answers(right, self._fp32, self._answers(reduced, precision))
+        after = self._answers(reduced, precision)
+        if self._manifest.task == "embedding":  # which text belongs to which picture is known
+            before, then, labelled = self._pairs(self._fp32), self._pairs(after), True
+        elif all(sample.is_labelled for sample in self._samples):
+            before, then, labelled = self._right(self._fp32), self._right(after), True
+        else:
+            found = zip(after[0], self._fp32[0], strict=True)
+            before, labelled = [True] * len(after[0]), False
+            then = [ours.agrees(fp32) for ours, fp32 in found]
+        report = compare_answers(before, then, labelled=labelled)
         require_accuracy(report, precision)
         return report
 
+    def _right(self, answers: Sequence[Sequence[Verdict]]) -> list[bool]:
+        pairs = zip(answers[0], self._samples, strict=True)
+        return [verdict.is_right(sample) for verdict, sample in pairs]
+
+    @staticmethod
+    def _pairs(answers: Sequence[Sequence[Verdict]]) -> list[bool]:
+        texts, images = ([one.vector for one in verdicts] for verdicts in answers)
+        return own_is_closest(texts, images)
+
     @cached_property
-    def _fp32(self) -> list[str]:
+    def _fp32(self) -> list[list[Verdict]]:
         return self._answers(self._servables, "fp32")
 
-    def _answers(self, servables: Servables, name: str) -> list[str]:
-        head = head_role(self._manifest.entry_points[0])
+    def _answers(self, servables: Servables, name: str) -> list[list[Verdict]]:
+        """What the main entry point says of each sample; of vectors, both entry points."""
+        manifest = self._manifest
+        asked = manifest.entry_points[: 2 if manifest.task == "embedding" else 1]
+        heads = [head_role(given) for given in asked]
         stages = run_stages(
-            self._manifest,
+            manifest,
             servables,
             self._samples,
-            keep=(head,),
+            keep=heads,
             progress=lambda item: self._progress("accuracy", f"{name}, {item}"),
         )
-        return top_answers(stages[head], self._manifest.labels)
+        meaning = meaning_of(manifest)
+        return [
+            [
+                meaning.says(answer[tensor][0], offsets)
+                for answer, offsets in zip(stages[head].outputs, stages[head].offsets, strict=True)
+            ]
+            for head in heads
+            for tensor in [answer_tensor(manifest.task)]
+        ]

@@ -173,7 +173,8 @@ class Engine:
         folder: The component's version folder, with the engine's files.
         spec: `stage`, `runtime`, `file`, `threads`, `streams`, `max_batch`, `call_tokens`; perhaps
             `one_by_one`; `inputs`, each with `name`, `ragged` (its first axis is the text's length)
-            and `pad`; `outputs`, each with `name` and `ragged`.
+            and `pad`; `outputs`, each with `name` and `ragged`, or `ragged_as`: the input whose
+            length it has (default: the first ragged one).
         runtime: What runs a batch; None for the one that the specification names.
     """
 
@@ -219,7 +220,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the answer
             return {(row.request, row.item): error for row in group}
         return {
-            (row.request, row.item): self._cut(outputs, position, row)
+            (row.request, row.item): self._cut(outputs, position, requests[row.request])
             for position, row in enumerate(group)
         }
 
@@ -230,23 +231,25 @@ class Engine:
         return request[self._ragged[0]].shape[1] if self._ragged else 0
 
     def _gather(self, requests: Sequence[Tensors], group: Sequence[Row]) -> Tensors:
-        longest = group[-1].length
         batch: Tensors = {}
         for tensor in self._spec["inputs"]:
             name = tensor["name"]
             values = [requests[row.request][name][row.item] for row in group]
             if tensor["ragged"]:
+                longest = max(map(len, values))
                 values = [_pad(value, longest, tensor["pad"]) for value in values]
             batch[name] = np.stack(values)
         return batch
 
-    def _cut(self, outputs: Tensors, position: int, row: Row) -> Tensors:
-        return {
-            tensor["name"]: outputs[tensor["name"]][position, : row.length]
-            if tensor["ragged"]
-            else outputs[tensor["name"]][position]
-            for tensor in self._spec["outputs"]
-        }
+    def _cut(self, outputs: Tensors, position: int, request: Tensors) -> Tensors:
+        """One row of each output, without what was padded for its neighbours."""
+        found = {}
+        for tensor in self._spec["outputs"]:
+            values = outputs[tensor["name"]][position]
+            if tensor["ragged"]:
+                values = values[: request[tensor.get("ragged_as", self._ragged[0])].shape[1]]
+            found[tensor["name"]] = values
+        return found
 
     def _join(self, items: Sequence[Tensors | Exception]) -> Tensors | Exception:
         tensors: list[Tensors] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def encode(tokenizer: Tokenizer, text: bytes, spec: dict[str, Any]) -> list[int]
     Raises:
         ValueError: what is wrong with the text, in words for the caller.
     """
+    ids: list[int] = _encoding(tokenizer, text, spec).ids
+    return ids
+
+
+def _encoding(tokenizer: Tokenizer, text: bytes, spec: dict[str, Any]) -> Any:
     if len(text) > spec["max_text_bytes"]:
         raise ValueError(f"{len(text)} bytes; at most {spec['max_text_bytes']} are accepted")
     try:
@@ -59,8 +65,52 @@ def encode(tokenizer: Tokenizer, text: bytes, spec: dict[str, Any]) -> list[int]
         raise ValueError(f"not valid UTF-8 at byte {error.start}") from error
     if not words.strip():
         raise ValueError("the text is empty; to leave the text out, ask for the image alone")
-    ids: list[int] = tokenizer.encode(words).ids
-    return ids
+    return tokenizer.encode(words)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text whose words are told apart."""
+
+    ids: list[int]
+    """Token ids, special tokens included."""
+    starts: list[int]
+    """Index of each word's first token."""
+    offsets: list[tuple[int, int]]
+    """Of each word: its first character in the text, and the one after its last."""
+
+
+def encode_words(tokenizer: Tokenizer, text: bytes, spec: dict[str, Any]) -> Words:
+    """Encode one text and find its words, as the tokenizer's pre-tokenizer splits it.
+
+    Raises:
+        ValueError: as `encode`; or none of its words can be read.
+    """
+    encoding = _encoding(tokenizer, text, spec)
+    starts: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    before = None
+    for index, (word, (begin, end)) in enumerate(
+        zip(encoding.word_ids, encoding.offsets, strict=True)
+    ):
+        if word is None:  # a special token
+            continue
+        if word != before:
+            starts.append(index)
+            offsets.append((begin, end))
+        else:
+            offsets[-1] = (offsets[-1][0], end)
+        before = word
+    if not starts:
+        raise ValueError("the text holds no word that the tokenizer knows")
+    decoded = text.decode("utf-8")
+    return Words(encoding.ids, starts, [_without_blanks(decoded, *place) for place in offsets])
+
+
+def _without_blanks(text: str, begin: int, end: int) -> tuple[int, int]:
+    """Some tokenizers count the blank before a word as a part of it."""
+    own = text[begin:end]
+    return begin + len(own) - len(own.lstrip()), end - len(own) + len(own.rstrip())
 
 
 def pad(
@@ -88,13 +138,32 @@ def pad(
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def pad_words(words: Sequence[Words], mask: npt.NDArray[np.int64]) -> Tensors:
+    """Pad what is known of words to the text with the most of them.
+
+    Args:
+        words: Of each text.
+        mask: INT64 [texts, tokens], as `pad` made it: where each text's own tokens begin.
+
+    Returns:
+        `word_starts`, INT64 [texts, words], -1 for padding; `offsets`, INT64 [texts, words, 2].
+    """
+    most = max(len(one.starts) for one in words)
+    starts = np.full((len(words), most), -1, dtype=np.int64)
+    offsets = np.zeros((len(words), most, 2), dtype=np.int64)
+    for index, one in enumerate(words):
+        starts[index, : len(one.starts)] = np.array(one.starts) + mask[index].argmax()
+        offsets[index, : len(one.offsets)] = one.offsets
+    return {"word_starts": starts, "offsets": offsets}
+
+
 class TextTokenizer:
     """Tokenizes the requests of one Triton batch.
 
     Args:
         folder: The component's version folder, with `tokenizer.json`.
         spec: `TextPreprocessing.servable_spec()`, and `buckets` where the encoder was compiled for
-            certain lengths.
+            certain lengths, or `words` where words are tagged.
     """
 
     def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
@@ -110,18 +179,24 @@ class TextTokenizer:
         Returns:
             For each request `input_ids` and `attention_mask`, INT64 [N, longest of its texts, or
             the smallest of the specification's `buckets` that holds it], or why it was refused.
+            With `words` also `word_starts`, INT64 [N, most words], -1 for padding, and `offsets`,
+            INT64 [N, most words, 2].
         """
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Tensors) -> Tensors | Exception:
-        rows = []
+        spec, rows, words = self._spec, [], []
         for item, text in enumerate(request["text"].reshape(-1)):
             try:
-                rows.append(encode(self._tokenizer, text, self._spec))
+                if spec.get("words"):
+                    words.append(encode_words(self._tokenizer, text, spec))
+                    rows.append(words[-1].ids)
+                else:
+                    rows.append(encode(self._tokenizer, text, spec))
             except ValueError as error:
                 return InvalidInputError(item, str(error))
-        spec = self._spec
-        return pad(rows, spec["padding_side"], spec["pad_id"], spec.get("buckets", ()))
+        answer = pad(rows, spec["padding_side"], spec["pad_id"], spec.get("buckets", ()))
+        return {**answer, **pad_words(words, answer["attention_mask"])} if words else answer
 
 
 class TritonPythonModel:

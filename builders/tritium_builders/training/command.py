@@ -108,8 +108,13 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     from tritium_builders.data.card import render_card
     from tritium_builders.training import run
     from tritium_builders.training.report import TrainingReport, render_report
+    from tritium_builders.training.task_report import TaskReport, render_task_report
 
-    report = TrainingReport.model_validate_json((bundle.folder / run.REPORT).read_bytes())
+    content = (bundle.folder / run.REPORT).read_bytes()
+    if bundle.manifest.task == "classification":
+        report: TrainingReport | TaskReport = TrainingReport.model_validate_json(content)
+    else:
+        report = TaskReport.model_validate_json(content)
     card = _card_of(bundle)
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}
@@ -119,8 +124,13 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     console = Console()
     if card is not None:
         console.print(render_card(card))
-    console.print(render_report(report))
+    if isinstance(report, TrainingReport):
+        console.print(render_report(report))
+    else:
+        console.print(render_task_report(report))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
+    if (bundle.folder / run.PAGE).exists():  # a reused bundle may be older than pages
+        console.print(f"Report: {bundle.folder / run.PAGE}", highlight=False, soft_wrap=True)
     console.print(f"Next: tritium build {bundle.folder}", highlight=False)
 
 
@@ -224,6 +234,10 @@ def _compare(
 @data_app.command("check")
 def check_command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the data card as a page, too.", show_default=False),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the data card, or the problems, as JSON.")
     ] = False,
@@ -238,6 +252,8 @@ def check_command(
         tritium data check recipe.toml
 
         tritium data check recipe.toml --json
+
+        tritium data check recipe.toml --html card.html
 
     Exit codes: 0 this data can be trained on; 1 it cannot, and each problem is named; 2 wrong
     usage.
@@ -258,6 +274,12 @@ def check_command(
         problems = [problem.as_dict() for problem in error.problems]
         typer.echo(json.dumps({"problems": problems, "more": error.more}, ensure_ascii=False))
         raise typer.Exit(1) from error
+    if html is not None:
+        with needs("train"):
+            from tritium_builders.reports.files import write_page
+            from tritium_builders.reports.page import render_card_page
+
+            write_page(html, render_card_page(card))
     if as_json:
         typer.echo(card.to_json().decode(), nl=False)
     else:

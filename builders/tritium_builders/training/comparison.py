@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tritium_builders.training.recipe import Strategy
-from tritium_builders.training.report import Accuracy, Figure, Record
+from tritium_builders.training.records import Record
+from tritium_builders.training.report import Accuracy, Figure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from tritium_builders.training.checkpoints import (
     optimiser_tensors,
 )
 from tritium_builders.training.distributed import ALONE, Processes
+from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.inputs import Feed, Inputs, Part
-from tritium_builders.training.network import FusionNetwork, Mix, answers_of
+from tritium_builders.training.network import FusionNetwork, Mix, features_for, logits_of
 from tritium_builders.training.objective import Objective
 from tritium_builders.training.optimisation import (
     clip,
@@ -34,21 +35,6 @@ from tritium_builders.training.optimisation import (
 from tritium_builders.training.recipe import OptimiserTable
 from tritium_builders.training.splits import Split
 
-HeadKind = Literal["fusion", "text", "image"]
-"""The recipe's fusion head, or a perceptron over one modality for comparison."""
-HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One point of the learning curves."""
-
-    training_loss: float
-    """Mean over the epoch's steps, with dropout and all that only training has."""
-    validation_loss: float
-    watched: float
-    """What early stopping watched; more is better, so a loss is negative."""
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -56,7 +42,7 @@ class Fitted:
 
     best_epoch: int
     """Counted from 1; its weights were kept."""
-    history: tuple[Epoch, ...]
+    history: Stage
 
 
 @dataclass
@@ -67,8 +53,8 @@ class Progress:
     position: int = 0
     """Batches of the epoch that are done."""
     step: int = 0
-    losses: list[float] = field(default_factory=list)
-    """Of the epoch's steps."""
+    losses: float = 0.0
+    """Of the epoch's items so far, summed."""
     best: float | None = None
     best_epoch: int = 0
     history: list[Epoch] = field(default_factory=list)
@@ -149,7 +135,7 @@ class _Fitting:
         self._resume()
         self.joined = self.processes.join(self.network)
         if self.own.start_counts and self.progress.step == 0:
-            self.progress.best = self._judge()[1]
+            self.progress.best = self._judge()[-1]
             self.best_weights = self._weights()
         while not self.progress.finished:
             self._train_epoch()
@@ -164,7 +150,7 @@ class _Fitting:
         progress = self.progress
         self.network.train()
         if progress.position == 0:
-            self.order = self.processes.share(self.train[torch.randperm(len(self.train))])
+            self.order = self.processes.share(self.objective.epoch(self.train))
         batches = torch.split(self.order, self.table.batch_size)
         steps = [self._parts(number, batch) for number, batch in enumerate(batches)]
         todo: Any = steps[progress.position :]
@@ -196,7 +182,7 @@ class _Fitting:
                 loss.backward()  # type: ignore[no-untyped-call]
         clip(self.network.parameters(), self.table.gradient_clip)
         self.optimiser.step()
-        self.progress.losses.append(total)
+        self.progress.losses += total * items
 
     def _gradients_stay_here(self, more_to_come: bool) -> contextlib.AbstractContextManager[Any]:
         """Until the last part of a step, processes have nothing to tell each other."""
@@ -236,39 +222,42 @@ class _Fitting:
             )
         return value
 
-    def _judge(self) -> tuple[float, float]:
-        """The validation loss, and what early stopping watches; more of that is better."""
+    @torch.inference_mode()
+    def _judge(self) -> tuple[float, float, float]:
+        """Validation loss, the task's score, and what is watched; more of that is better."""
         given = next(iter(self.own.losses))
         self.network.eval()
-        logits = answers_of(self.network, self.feed, self.validation, [given])[given]
+        features = features_for(self.network, self.feed, self.validation, [given])
+        logits = logits_of(self.network.head, features, given).cpu()
         targets = self.objective.targets[self.validation]
         loss = float(self.objective.validation_loss(logits, targets))
-        value = -loss
+        score = self.objective.score(logits, targets)
+        watched = -loss
         if self.table.metric != "loss":
-            value = self.objective.figure(self.table.metric, logits, targets)
+            watched = self.objective.figure(self.table.metric, logits, targets)
         # One decision for all processes, whatever their last bits.
-        return self.processes.share((loss, value))
+        return self.processes.share((loss, score, watched))
 
     def _judge_epoch(self) -> None:
         """Look at the validation side; decide what is kept and whether to go on."""
         progress = self.progress
-        loss, value = self._judge()
+        loss, score, watched = self._judge()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"{self.own.title}: epoch {progress.epoch}, step {progress.step}: the validation "
                 f"loss is {loss}; the last good checkpoint: {self.kept}; lower the learning rates "
                 "or set optimiser.gradient_clip"
             )
-        mean = sum(progress.losses) / len(progress.losses)
-        progress.history.append(Epoch(mean, loss, value))
-        if progress.best is None or value > progress.best:
-            progress.best, progress.best_epoch = value, progress.epoch
+        mean = progress.losses * self.processes.count / len(self.order)
+        progress.history.append(Epoch(progress.epoch, mean, loss, score))
+        if progress.best is None or watched > progress.best:
+            progress.best, progress.best_epoch = watched, progress.epoch
             self.best_weights = self._weights()
         elif progress.epoch - progress.best_epoch >= self.table.patience:
             progress.finished = True
         progress.finished = progress.finished or progress.epoch == self.table.max_epochs
         progress.epoch += 1
-        progress.position, progress.losses = 0, []
+        progress.position, progress.losses = 0, 0.0
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.network.learned().items()}

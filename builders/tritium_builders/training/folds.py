@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,24 @@ from tritium_builders.data import Dataset
 from tritium_builders.data.cache import content_key
 from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
-    FUSION_HEADS,
+    HEADS,
     FusionHead,
+    LateFusion,
     LoadedImageEncoder,
     LoadedTextEncoder,
     SingleModalityHead,
 )
+from tritium_builders.models.fusion.base import Given
 from tritium_builders.samples import modalities_key
+from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.checkpoints import Checkpoint, checkpoints_folder
 from tritium_builders.training.distributed import processes
 from tritium_builders.training.features import Features, compute_features, truncating_tokenizer
-from tritium_builders.training.fit import Epoch, HeadKind, Run, fit, reproducible
+from tritium_builders.training.fit import Run, fit, reproducible
+from tritium_builders.training.history import Stage
 from tritium_builders.training.inputs import Feed, Pictures, Texts
-from tritium_builders.training.network import ENTRY_POINTS, FusionNetwork, answers_of
-from tritium_builders.training.objective import make_objective
+from tritium_builders.training.network import FusionNetwork, answers_of, features_for
+from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.splits import Split
@@ -92,13 +97,20 @@ class TrainedFold:
     held_out: tuple[int, ...]
     """Indices into the data set."""
     probabilities: Mapping[str, npt.NDArray[np.float32]]
-    """FP32 [held-out items, labels] by `modalities_key`."""
+    """What was answered, by `modalities_key`: FP32 [held-out items, labels], or [items, words,
+    labels]."""
     validation_accuracy: float
-    """Share of the validation side that is labelled rightly, with all that the head reads."""
+    """Score of the validation side, with all that the head reads; accuracy for one label."""
     validation_loss: float
-    """Cross-entropy of the same answers."""
-    history: tuple[tuple[Epoch, ...], ...] = ()
-    """The epochs of each stage of training."""
+    """Loss of the same answers."""
+    finished: nn.Module
+    """What goes into the bundle: the head, and whatever brings its answers into their own unit."""
+    thresholds: tuple[float, ...] = ()
+    """Of a multi-label model: from which probability on each label holds."""
+    units: tuple[float, ...] = ()
+    """Of a regression: the spread of each score on the training side."""
+    history: tuple[Stage, ...] = ()
+    """Every epoch of every stage of the training."""
     text_encoder: nn.Module | None = None
     """With the weights of this training; None where it stays as it was prepared."""
     image_encoder: nn.Module | None = None
@@ -151,42 +163,49 @@ def train_fold(
         TrainingError: when the training diverges, or the disk is full.
         RecipeError: when the recipe asks for what encoders or task do not have.
     """
-    split = prepared.split(fold)
-    recipe = prepared.recipe
-    objective = make_objective(recipe, prepared.dataset)
-    company = processes()
-    device = company.device if recipe.fine_tunes else torch.device("cpu")
+    split, recipe = prepared.split(fold), prepared.recipe
+    objective = make_objective(recipe, prepared.dataset, prepared.features)
+    objective.balance(torch.from_numpy(split.train))
+    device = processes().device if recipe.fine_tunes else torch.device("cpu")
     # Small heads are as fast on one core; encoders take all that there are.
     threads = torch.get_num_threads() if recipe.fine_tunes else 1
     with reproducible(seed, threads=threads, device=device):
-        network = _make_network(prepared, kind, objective.outputs).to(device)
-        feed = _make_feed(prepared, network)
-        fitted = []
-        for stage, losses in enumerate(network.head.stages(recipe.fusion.absent_loss)):
-            name, title = f"{kind}-{seed}-{stage}", f"{kind}, seed {seed}"
-            own = Run(losses, seed, company, _checkpoint(prepared, fold, network, name), title)
-            table = recipe.optimiser
-            if table.head_epochs and network.encoders:
-                frozen = Feed(prepared.features, feed.ids)
-                alone = replace(own, checkpoint=None, title=f"{title}, head alone")
-                fit(network.without_encoders(), frozen, objective, split, table.of_head, alone)
-                own = replace(own, start_counts=True)
-            elif table.head_epochs:  # a model of the modality whose encoder is frozen
-                table = table.of_head
-            fitted.append(fit(network, feed, objective, split, table, own))
-        network.merge()
-        given = [one for one in ENTRY_POINTS if kind == "fusion" or one == (kind,)]
-        watched = torch.from_numpy(split.validation)
-        targets = objective.targets[watched]
-        network.head.tune(answers_of(network, feed, watched, given), targets)
-        validation = next(iter(answers_of(network, feed, watched, given).values()))
-        held_out = answers_of(network, feed, torch.from_numpy(split.held_out), given)
-        network.cpu()
+        sides = [torch.from_numpy(side) for side in (split.validation, split.held_out)]
+        given = objective.given if kind == "fusion" else ((kind,),)
+        network = None
+        if kind == "fusion" and recipe.ensemble is not None:
+            from tritium_builders.training.ensembles import train_ensemble
+
+            head, epochs = train_ensemble(prepared, objective, split, recipe.ensemble)
+            history: tuple[Stage, ...] = ()
+            watched, unseen = (prepared.features.select(side) for side in sides)
+        else:
+            network = _make_network(prepared, kind, objective.outputs).to(device)
+            feed = _make_feed(prepared, network)
+            head = network.head
+            epochs, history = _fit_network(
+                prepared, network, feed, objective, split, kind, seed=seed, fold=fold
+            )
+            watched, unseen = (
+                features_for(network, feed, side, given).to(torch.device("cpu")) for side in sides
+            )
+            network.cpu()
+            head.tune(
+                answers_of(head, watched, given), objective.targets[sides[0]],
+                objective.validation_loss,
+            )  # fmt: skip
+        targets = objective.targets[sides[0]]
+        if recipe.fusion.calibration == "temperature":
+            head = with_temperatures(head, answers_of(head, watched, given), targets, objective)
+        validation = next(iter(answers_of(head, watched, given).values()))
+        held_out = answers_of(head, unseen, given)
+        thresholds = objective.thresholds(objective.answers(validation).numpy(), targets.numpy())
     return TrainedFold(
         fold=fold,
         seed=seed,
-        head=network.head,
-        epochs=max(one.best_epoch for one in fitted),
+        head=head,
+        finished=objective.finish(head),
+        epochs=epochs,
         held_out=tuple(split.held_out.tolist()),
         probabilities={
             modalities_key(given): objective.answers(logits).numpy()
@@ -194,15 +213,79 @@ def train_fold(
         },
         validation_accuracy=objective.score(validation, targets),
         validation_loss=float(objective.validation_loss(validation, targets)),
-        history=tuple(one.history for one in fitted),
-        text_encoder=network.text_encoder,
-        image_encoder=network.image_encoder,
+        thresholds=thresholds,
+        units=objective.units,
+        history=history,
+        text_encoder=network and network.text_encoder,
+        image_encoder=network and network.image_encoder,
     )
+
+
+def fit_head(
+    prepared: Prepared,
+    head: FusionHead,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind = "fusion",
+) -> tuple[int, tuple[Stage, ...]]:
+    """Train a head on cached features through all of its stages; tune it on the validation side.
+
+    Args:
+        prepared: What it is trained on, and how.
+        head: Ends with its best weights, in evaluation mode.
+        objective: What is minimised.
+        split: Which items are trained on, and which are watched; items may be there twice.
+        kind: What the head reads.
+
+    Returns:
+        The epoch that was best, from 1, of several stages the last such; and all epochs.
+    """
+    network = FusionNetwork(head, None, None, prepared.image.preprocessing)
+    epochs, history = _fit_network(
+        prepared, network, _make_feed(prepared, network), objective, split, kind
+    )
+    watched = torch.from_numpy(split.validation)
+    given = objective.given if kind == "fusion" else ((kind,),)
+    answers = answers_of(head, prepared.features.select(watched), given)
+    head.tune(answers, objective.targets[watched], objective.validation_loss)
+    return epochs, history
+
+
+def _fit_network(
+    prepared: Prepared,
+    network: FusionNetwork,
+    feed: Feed,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind,
+    *,
+    seed: int = 0,
+    fold: int | None = None,
+) -> tuple[int, tuple[Stage, ...]]:
+    """Train through all stages of a head; with a `fold`, checkpoints are kept."""
+    table, head, fitted = prepared.recipe.optimiser, network.head, []
+    for number, losses in enumerate(_stages(prepared.recipe, head, kind)):
+        title = f"{kind}, seed {seed}"
+        run = Run(losses, seed, processes(), title=title)
+        if fold is not None:
+            name = f"{kind}-{seed}-{number}"
+            run = replace(run, checkpoint=_checkpoint(prepared, fold, network, name))
+        own = table
+        if table.head_epochs and network.encoders:
+            frozen = Feed(prepared.features, feed.ids)
+            alone = replace(run, checkpoint=None, title=f"{title}, head alone")
+            fit(network.without_encoders(), frozen, objective, split, table.of_head, alone)
+            run = replace(run, start_counts=True)
+        elif table.head_epochs:  # a model of the modality whose encoder is frozen
+            own = table.of_head
+        fitted.append(fit(network, feed, objective, split, own, run))
+    network.merge()
+    return max(one.best_epoch for one in fitted), tuple(one.history for one in fitted)
 
 
 def _make_network(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionNetwork:
     recipe = prepared.recipe
-    head = _make_head(prepared, kind, outputs)
+    head = make_head(prepared, kind, outputs)
     text, image = (
         None if table.train == "none" or kind not in ("fusion", modality)
         else trainable_copy(module, table, f"{modality}_encoder")
@@ -242,19 +325,35 @@ def _checkpoint(prepared: Prepared, fold: int, network: FusionNetwork, name: str
     return Checkpoint(path, prepared.recipe.optimiser.checkpoint_seconds)
 
 
-def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
+    """What is minimised, one stage after the other."""
+    if kind != "fusion" and not isinstance(head, SingleModalityHead):
+        return ({(kind,): 1.0},)  # words are tagged by the same head, which sees no picture
+    return head.stages(recipe.fusion.absent_loss)
+
+
+def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+    """Make a head with random weights.
+
+    Args:
+        prepared: Its recipe says which.
+        kind: The recipe's, or one that reads one modality.
+        outputs: How many logits it has for an item, K.
+    """
     table = prepared.recipe.fusion
     text_features = prepared.features.text.shape[-1]
     image_features = prepared.features.image.shape[-1]
-    if kind != "fusion":
+    if kind != "fusion" and prepared.recipe.task != "tagging":
         return SingleModalityHead(
             text_features=text_features if kind == "text" else 0,
             image_features=image_features if kind == "image" else 0,
             labels=outputs,
             dropout=table.dropout,
         )
-    head = FUSION_HEADS[table.strategy]
+    head = HEADS[table.strategy]
+    extra: dict[str, Any] = {"task": prepared.recipe.task} if head is LateFusion else {}
     return head(
+        **extra,
         text_features=text_features,
         image_features=image_features,
         labels=outputs,

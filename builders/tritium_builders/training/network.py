@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from tritium_builders.models import FusionHead
-from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
+from tritium_builders.models.fusion.base import Given
 from tritium_builders.preprocessing import ImagePreprocessing
 from tritium_builders.reference import features_of, normalise
 from tritium_builders.training.features import Features
 from tritium_builders.training.inputs import Feed, Inputs
 from tritium_builders.training.trainable import merge_lora, set_training
 
-ENTRY_POINTS: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
 ENCODED_AT_ONCE = 64
 """Items, where no gradients are kept."""
 
@@ -84,11 +83,10 @@ class FusionNetwork(nn.Module):
             inputs: B items.
             given: The modalities that the head is given.
         """
-        wanted = {modality for one in given for modality in one}
         text, image = inputs.text, inputs.image
-        if self.text_encoder is not None and "text" in wanted:
+        if self.text_encoder is not None and _encodes(self, "text", given):
             text = features_of(self.text_encoder(text, inputs.text_mask), "text_encoder")
-        if self.image_encoder is not None and "image" in wanted:
+        if self.image_encoder is not None and _encodes(self, "image", given):
             pixels = normalise(image, self._image)
             image = features_of(self.image_encoder(pixels), "image_encoder")
         return Features(text, inputs.text_mask if text.ndim == 3 else None, image)
@@ -121,34 +119,55 @@ class FusionNetwork(nn.Module):
 
 
 @torch.inference_mode()
-def answers_of(
+def features_for(
     network: FusionNetwork, feed: Feed, indices: Tensor, given: Sequence[Given]
-) -> dict[Given, Tensor]:
-    """Logits FP32 [N, K] on the CPU, for each set of modalities.
+) -> Features:
+    """What the head reads of some items, where the network is, with encoders as they are now.
 
     Args:
         network: In evaluation mode.
         feed: Where its inputs come from.
         indices: INT64 [N], items.
-        given: The sets of modalities.
+        given: What the head will be given; other modalities are not encoded.
     """
-    parts = torch.split(indices, ENCODED_AT_ONCE) if network.encoders else [indices]
-    found = [network(feed.take(part).to(network.device), given) for part in parts]
-    return {
-        one: torch.cat([logits[number] for logits in found]).cpu()
-        for number, one in enumerate(given)
-    }
+    kept = feed.features.select(indices)
+    if not network.encoders:
+        return kept
+    parts = torch.split(indices, ENCODED_AT_ONCE)
+    found = [network.encode(feed.take(part).to(network.device), given) for part in parts]
+    masks = [one.text_mask for one in found if one.text_mask is not None]
+    return replace(
+        kept,
+        text=torch.cat([one.text for one in found])
+        if _encodes(network, "text", given)
+        else kept.text,
+        text_mask=torch.cat(masks) if masks else None,
+        image=torch.cat([one.image for one in found])
+        if _encodes(network, "image", given)
+        else kept.image,
+    )
+
+
+@torch.inference_mode()
+def answers_of(head: FusionHead, features: Features, given: Sequence[Given]) -> dict[Given, Tensor]:
+    """Logits [N, K], or [N, W, K], for each of the given sets of modalities."""
+    return {one: logits_of(head, features, one) for one in given}
 
 
 def logits_of(head: FusionHead, features: Features, given: Given) -> Tensor:
     """Logits FP32 [N, K] with these modalities given and the others absent."""
     text = features.text if "text" in given else None
     image = features.image if "image" in given else None
-    arguments: list[Any] = [text, image]
-    if features.text_mask is not None:
-        arguments.append(features.text_mask if "text" in given else None)
-    logits: Tensor = head(*arguments)
+    if features.text_mask is None or not head.sequences:
+        logits: Tensor = head(text, image)
+    else:
+        logits = head(text, image, features.text_mask if "text" in given else None)
     return logits
+
+
+def _encodes(network: FusionNetwork, modality: str, given: Sequence[Given]) -> bool:
+    encoder = network.text_encoder if modality == "text" else network.image_encoder
+    return encoder is not None and any(modality in one for one in given)
 
 
 def _mixed(features: Features, mix: Mix) -> Features:

@@ -13,6 +13,7 @@ from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
 from tritium_builders.data.openmoji import load_openmoji
 from tritium_builders.data.progress import track
+from tritium_builders.data.targets import TargetColumns
 from tritium_builders.errors import RecipeError
 from tritium_builders.models import (
     LoadedImageEncoder,
@@ -22,6 +23,7 @@ from tritium_builders.models import (
 )
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
+from tritium_client.contract import Task
 
 REDUCING_GAP = 2.0
 """Pillow's own choice for thumbnails: the result is hardly to be told from the slow way's."""
@@ -76,10 +78,12 @@ def load_data(
     """
     table = recipe.data
     if not isinstance(table, ManifestTable):
-        return RecipeData(load_openmoji(), None, None)
+        return RecipeData(_for_task(load_openmoji(), recipe), None, None)
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
-        manifest_source(table, folder), image.preprocessing.servable_spec(), least_groups=least
+        manifest_source(table, folder, recipe.task),
+        image.preprocessing.servable_spec(),
+        least_groups=least,
     )
     dataset = loaded.dataset
     if every_fold and dataset.has_sides:
@@ -91,12 +95,22 @@ def load_data(
     return RecipeData(dataset, split, _card(recipe, loaded, split, text))
 
 
-def manifest_source(table: ManifestTable, folder: Path) -> ManifestSource:
+def _for_task(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Labelled pairs as the recipe's task takes them: who embeds needs no labels."""
+    if recipe.task == "classification":
+        return dataset
+    return replace(dataset, task=recipe.task, label_order=())
+
+
+def manifest_source(
+    table: ManifestTable, folder: Path, task: Task = "classification"
+) -> ManifestSource:
     """Find the files that `[data]` names.
 
     Args:
         table: The recipe's table.
         folder: Where the recipe lies.
+        task: The recipe's.
     """
     path = folder / table.path
     return ManifestSource(
@@ -107,6 +121,7 @@ def manifest_source(table: ManifestTable, folder: Path) -> ManifestSource:
         labels=tuple(table.labels or ()),
         columns=table.columns.model_dump(),
         licence=table.licence,
+        targets=TargetColumns(task, tuple(table.values or ()), table.separator),
     )
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from typing_extensions import Self
 
 from tritium_builders.errors import needs
+from tritium_builders.training.curves import Curve, make_curves
+from tritium_builders.training.records import Record
+from tritium_builders.training.single_label import SingleLabelDetails, single_label_details
+from tritium_builders.training.versions import versions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tritium_builders.data import Dataset
-    from tritium_builders.training.fit import HeadKind
     from tritium_builders.training.folds import TrainedFold
-
-
-class Record(BaseModel):
-    """What is written into JSON files: nothing unknown, nothing that changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    from tritium_builders.training.objective import HeadKind
 
 
 class Figure(Record):
@@ -86,6 +85,12 @@ class TrainingReport(Record):
     """The seed of the head in the bundle."""
     by_label: dict[str, LabelScores]
     """scikit-learn's classification report for the bundle's head, averages included."""
+    single_label: SingleLabelDetails | None = None
+    """None in bundles that were made before there were pages, as the two below are empty."""
+    curves: Mapping[str, list[Curve]] = Field(default_factory=dict)
+    """`fusion`, `text` or `image` -> a learning curve for each seed."""
+    versions: Mapping[str, str] = Field(default_factory=dict)
+    """What it was trained with."""
 
     def to_json(self) -> bytes:
         """Write report.json, the same bytes for the same figures."""
@@ -98,6 +103,8 @@ def make_report(
     dataset: Dataset,
     folds: int | None,
     trained: Mapping[HeadKind, Sequence[TrainedFold]],
+    train: Sequence[int],
+    kept: Collection[str],
 ) -> TrainingReport:
     """Compare the fusion heads with the single-modality heads of the same fold and seeds.
 
@@ -107,6 +114,8 @@ def make_report(
         folds: How many folds there are; None where the data gives its own splits.
         trained: For each kind of head one training a seed; the first fusion head is the one
             that goes into the bundle.
+        train: Indices of the items that were trained on.
+        kept: Ids of the held-out items that the bundle keeps.
 
     Raises:
         MissingExtraError: when scikit-learn is not installed.
@@ -134,6 +143,14 @@ def make_report(
         gain_points=round(100 * (fusion.mean - max(text.mean, image.mean)), 2),
         bundle_seed=shipped.seed,
         by_label=_by_label(dataset, shipped),
+        single_label=single_label_details(
+            dataset,
+            trained,
+            most_frequent=Counter(dataset.targets[index] for index in train).most_common(1)[0][0],
+            kept=kept,
+        ),
+        curves={kind: make_curves(own) for kind, own in trained.items()},
+        versions=versions(),
     )
 
 

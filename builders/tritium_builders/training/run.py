@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from tritium_builders.training.comparison import Comparison
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
+    from tritium_builders.training.task_report import TaskReport
+
+    AnyReport = TrainingReport | TaskReport
 
 REPORT = "report.json"
+PAGE = "report.html"
+"""The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
 DATA_CARD = "data_card.json"
@@ -35,8 +40,9 @@ def train(
 ) -> Bundle:
     """Train what a recipe says and write the bundle; the same recipe gives the same bundle.
 
-    The bundle holds the head of the recipe's first seed, the report as `report.json`, golden
-    and calibration samples from the training side, and the held-out fold as validation samples.
+    The bundle holds the head of the recipe's first seed, the report as `report.json` and
+    `report.html`, golden and calibration samples from the training side, and the held-out fold
+    as validation samples.
     A bundle that is already there is replaced, at the very end and in one step.
 
     Args:
@@ -137,12 +143,27 @@ def train_best(
     return _ship(best, shipped, target, report), comparison
 
 
+def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: AnyReport) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does."""
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.distributed import processes
+
+    if not processes().is_first:
+        processes().wait()
+        return Bundle.load(target)
+    bundle = write_bundle(prepared, shipped, target, report=report)
+    forget(prepared.checkpoints(shipped.fold))
+    processes().wait()
+    return bundle
+
+
 def _compare(
     path: Path, recipe: Recipe, names: str, seeds: Sequence[int] | None
 ) -> tuple[Prepared, Comparison]:
     with needs("train"):
         from tritium_builders.training.compare import chosen_strategies, compare
         from tritium_builders.training.folds import prepare
+    _require_classes(recipe, "--compare")
     strategies = chosen_strategies(recipe, names)
     if seeds is not None:
         recipe = recipe.model_copy(update={"seeds": list(seeds)})
@@ -166,59 +187,71 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
+    _require_classes(recipe, "--cross-validate")
     with needs("train"):
         from tritium_builders.training.folds import prepare
+        from tritium_builders.training.report import TrainingReport
     prepared = prepare(recipe, Path(recipe_path).parent, every_fold=True)
     reports = []
     for fold in range(recipe.split.folds):
         split = recipe.split.model_copy(update={"fold": fold})
         held_out = replace(prepared, recipe=recipe.model_copy(update={"split": split}))
-        reports.append(train_seeds(held_out)[1])
+        report = train_seeds(held_out)[1]
+        assert isinstance(report, TrainingReport)  # noqa: S101 - of a classification
+        reports.append(report)
     return reports
 
 
-def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: TrainingReport) -> Bundle:
-    """Write the bundle; of several processes that trained together, the first one does."""
-    from tritium_builders.training.checkpoints import forget
-    from tritium_builders.training.distributed import processes
-
-    if not processes().is_first:
-        processes().wait()
-        return Bundle.load(target)
-    bundle = write_bundle(prepared, shipped, target, report=report)
-    forget(prepared.checkpoints(shipped.fold))
-    processes().wait()
-    return bundle
+def _require_classes(recipe: Recipe, option: str) -> None:
+    if recipe.task != "classification":
+        raise RecipeError(
+            f"{option} is for classification, and this recipe is for {recipe.task}; train it "
+            "without"
+        )
 
 
-def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
+def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     """Train fusion and single-modality heads for every seed of the recipe.
 
     Returns:
         The first seed's fusion head, and the comparison of all.
     """
+    import torch
+
     from tritium_builders.data.progress import track
-    from tritium_builders.training.fit import HEAD_KINDS
     from tritium_builders.training.folds import train_fold
+    from tritium_builders.training.objective import make_objective
     from tritium_builders.training.report import make_report
+    from tritium_builders.training.task_report import make_task_report
 
     recipe = prepared.recipe
-    runs = [(kind, seed) for kind in HEAD_KINDS for seed in recipe.seeds]
+    objective = make_objective(recipe, prepared.dataset, prepared.features)
+    objective.balance(torch.from_numpy(prepared.split(recipe.split.fold).train))
+    runs = [(kind, seed) for kind in objective.kinds for seed in recipe.seeds]
     # Encoders that learn have a bar for each epoch.
     shown = runs if recipe.fine_tunes else track(runs, "Training heads", total=len(runs))
     done: list[TrainedFold] = []
     for kind, seed in shown:
-        trained = train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
-        # One goes into the bundle; the other encoders would only fill the memory.
-        done.append(replace(trained, text_encoder=None, image_encoder=None) if done else trained)
-    by_kind = {
+        one = train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
+        # The first goes into the bundle; other encoders would only fill the memory.
+        done.append(replace(one, text_encoder=None, image_encoder=None) if done else one)
+    trained = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
-        for kind in HEAD_KINDS
+        for kind in objective.kinds
     }
+    if recipe.task != "classification":
+        return trained["fusion"][0], make_task_report(prepared, objective, trained)
     dataset = prepared.dataset
-    folds = None if dataset.has_sides else recipe.split.folds
-    report = make_report(app=recipe.app, dataset=dataset, folds=folds, trained=by_kind)
-    return by_kind["fusion"][0], report
+    shipped = trained["fusion"][0]
+    report = make_report(
+        app=recipe.app,
+        dataset=dataset,
+        folds=None if dataset.has_sides else recipe.split.folds,
+        trained=trained,
+        train=prepared.split(shipped.fold).train.tolist(),
+        kept={item.id for item in _validation_items(prepared, shipped)},
+    )
+    return shipped, report
 
 
 def write_bundle(
@@ -226,7 +259,7 @@ def write_bundle(
     trained: TrainedFold,
     path: str | os.PathLike[str],
     *,
-    report: TrainingReport | None = None,
+    report: AnyReport | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -234,12 +267,16 @@ def write_bundle(
         prepared: What the head was trained with.
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
-        report: Kept in the bundle as `report.json`.
+        report: Kept in the bundle as `report.json`, and drawn as `report.html`.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
         BundleError, ExportError: when the modules cannot be served.
     """
+    with needs("train"):
+        from tritium_builders.reports.page import render_page
+        from tritium_builders.reports.sections import PageContent
+        from tritium_builders.training.report import TrainingReport
     _check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
@@ -247,9 +284,19 @@ def write_bundle(
         prepared.split(trained.fold).train.tolist(),
         recipe.samples.golden + recipe.samples.calibration,
     )
-    held_out = [dataset.items[index] for index in trained.held_out]
-    if recipe.samples.validation is not None:
-        held_out = pick_items(dataset, trained.held_out, recipe.samples.validation)
+    validation = [item.sample(labelled=True) for item in _validation_items(prepared, trained)]
+    sources = _sources(recipe, dataset)
+    files = {RECIPE: _recipe_json(recipe)}
+    if prepared.card is not None:
+        files[DATA_CARD] = prepared.card.to_json()
+    if report is not None:
+        files[REPORT] = report.to_json()
+    if isinstance(report, TrainingReport):
+        pictures = {sample.id: sample.image for sample in validation}
+        content = PageContent(
+            report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
+        )
+        files[PAGE] = render_page(content)
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -258,20 +305,27 @@ def write_bundle(
         text_preprocessing=prepared.text.preprocessing,
         image_encoder=trained.image_encoder or prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
-        fusion_head=trained.head,
-        fusion=recipe.fusion.strategy,
+        fusion_head=trained.finished,
+        task=recipe.task,
+        thresholds=trained.thresholds,
+        units=trained.units,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
-        validation=[item.sample(labelled=True) for item in held_out],
-        sources=_sources(recipe, dataset),
-        extra_files={
-            RECIPE: _recipe_json(recipe),
-            **({} if report is None else {REPORT: report.to_json()}),
-            **({} if prepared.card is None else {DATA_CARD: prepared.card.to_json()}),
-        },
+        validation=validation,
+        sources=sources,
+        extra_files=files,
         overwrite=True,
     )
+
+
+def _validation_items(prepared: Prepared, trained: TrainedFold) -> list[Item]:
+    """The held-out items that the bundle keeps."""
+    dataset, count = prepared.dataset, prepared.recipe.samples.validation
+    if count is None:
+        return [dataset.items[index] for index in trained.held_out]
+    return pick_items(dataset, trained.held_out, count)
 
 
 def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Item]:
@@ -282,7 +336,11 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
         indices: Those that may be picked.
         count: How many; fewer come back where there are fewer groups.
     """
-    by_label: dict[str, list[Item]] = {label: [] for label in dataset.labels}
+    by_label: dict[str, list[Item]] = {
+        label: [] for label in sorted({item.label for item in dataset.items})
+    }
+    if dataset.task == "classification":
+        by_label = {label: [] for label in dataset.labels}
     seen: set[str] = set()
     for index in indices:
         item = dataset.items[index]
@@ -329,7 +387,7 @@ def _of_the_same_data(recipe: Recipe, folder: Path, target: Path) -> bool:
         card = DataCard.model_validate_json((target / DATA_CARD).read_bytes())
     except (OSError, ValueError):
         return False
-    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder))
+    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder, recipe.task))
 
 
 def _is_empty_folder(path: Path) -> bool:

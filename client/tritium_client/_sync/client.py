@@ -3,50 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from tritium_client import _wire
-from tritium_client._arguments import (
-    DEFAULT_URL,
-    TransportName,
-    check_top_k,
-    check_transport,
-    checked_app,
-    checked_endpoints,
-)
+from tritium_client._arguments import check_top_k
 from tritium_client._exceptions import InvalidInput
-from tritium_client._hedging import HedgePolicy
 from tritium_client._inputs import ImageInput, Item, TextInput, inputs_to_bytes, unpack_item
 from tritium_client._results import (
-    AppStatus,
+    Annotation,
     Classification,
     Embedding,
     ItemResult,
     Score,
-    ServerStatus,
-    ShadowReport,
     Tagging,
 )
-from tritium_client._retries import RetryPolicy
-from tritium_client._security import Security, Tls
-from tritium_client._sync.catalog import Catalog
+from tritium_client._sync.connection import DEFAULT_TIMEOUT_S, Connection
 from tritium_client._sync.many import Items, run_many
-from tritium_client._sync.pool import open_transport
-from tritium_client._sync.routing import Router
-from tritium_client._sync.sender import Sender
-from tritium_client._sync.transport import Transport
 from tritium_client._tags import read_entities, read_tags
-from tritium_client.contract import Verb
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-DEFAULT_TIMEOUT_S = 5.0
-DEFAULT_MAX_IN_FLIGHT = 128
 
 
-class Client:
+class Client(Connection):
     """Calls the apps of a server over gRPC. Safe to use from several callers at a time.
 
     Nothing is sent before the first call, so a client can be made before its server is up. A
@@ -70,6 +46,7 @@ class Client:
             are handed to a server on this host through shared memory (Linux). `"auto"` chooses; as
             measured, it chooses gRPC. Or an object that carries the requests in place of gRPC, for
             instance a mock; `url` is then not used.
+        labelling_queue: Keeps a sample of what is classified for people to label; None for never.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel
@@ -80,34 +57,6 @@ class Client:
         >>> with Client("localhost:8001", app="openmoji") as client:
         ...     answer = client.classify(text="red apple", image="apple.png", timeout_s=0.5)
     """
-
-    def __init__(
-        self,
-        url: str | Sequence[str] = DEFAULT_URL,
-        *,
-        app: str | None = None,
-        tls: Tls | None = None,
-        token: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        retries: RetryPolicy | None = None,
-        hedging: HedgePolicy | None = None,
-        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
-        transport: TransportName | Transport = "auto",
-    ) -> None:
-        endpoints = checked_endpoints(url)
-        self._app = None if app is None else checked_app(app)
-        if isinstance(transport, str):
-            check_transport(transport)
-            security = Security(tls, token, metadata or {})
-            transport = open_transport(transport, endpoints, security)
-        self._sender = Sender(transport, retries or RetryPolicy(), hedging, max_in_flight)
-        self._catalog = Catalog(self._sender)
-        self._router = Router(self._sender, self._catalog)
-
-    @property
-    def endpoint(self) -> str:
-        """host:port of the server; of several, with commas."""
-        return self._sender.endpoint
 
     def classify(
         self,
@@ -164,6 +113,47 @@ class Client:
                 ranking=ranking,
                 probabilities=answer.values,
                 release=answer.release.release,
+                request_id=call.request_id,
+                timing=call.timing,
+            )
+
+    def annotate(
+        self,
+        *,
+        text: TextInput | None = None,
+        image: ImageInput | None = None,
+        max_side: int | None = None,
+        route_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        app: str | None = None,
+    ) -> Annotation:
+        """Find all labels that hold for a text, a picture, or both together (multi-label).
+
+        Args:
+            text: As `classify`.
+            image: As `classify`.
+            max_side: As `classify`.
+            route_key: As `classify`.
+            timeout_s: Seconds for everything that the call does.
+            app: The app, when it is not the client's own.
+
+        Raises:
+            AppLacksCapability: the app has no such answer to these modalities.
+            TritiumClientError: as `classify`.
+        """
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            inputs = inputs_to_bytes(text, image, max_side=max_side)
+            answer = self._router.ask(app, "annotate", inputs, call, route_key)
+            release = answer.release
+            ranking = _wire.rank(release.labels, answer.values, len(release.labels))
+            least = dict(zip(release.labels, release.thresholds, strict=True))
+            return Annotation(
+                labels=tuple(one for one in ranking if one.probability >= least[one.label]),
+                ranking=ranking,
+                probabilities=answer.values,
+                thresholds=least,
+                release=release.release,
                 request_id=call.request_id,
                 timing=call.timing,
             )
@@ -376,99 +366,6 @@ class Client:
                 timing=call.timing,
             )
 
-    def labels(
-        self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
-    ) -> tuple[str, ...]:
-        """The labels of the release that answers now, in the order of the probabilities.
-
-        Args:
-            app: The app, when it is not the client's own.
-            timeout_s: Seconds for the whole call.
-
-        Raises:
-            AppNotFound: the server does not serve the app.
-            TritiumClientError: as `classify`.
-        """
-        app = self._app_of_call(app)
-        with self._sender.begin(timeout_s) as call:
-            return (self._catalog.first(app, call)).labels
-
-    def status(self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> AppStatus:
-        """What the server says of an app: release, labels, modalities, target.
-
-        Args:
-            app: The app, when it is not the client's own.
-            timeout_s: Seconds for the whole call.
-
-        Raises:
-            AppNotFound: the server does not serve the app.
-            TritiumClientError: as `classify`.
-        """
-        app = self._app_of_call(app)
-        with self._sender.begin(timeout_s) as call:
-            return self._catalog.status(app, call)
-
-    def server_status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ServerStatus:
-        """What the server says of itself.
-
-        Args:
-            timeout_s: Seconds for the whole call.
-
-        Raises:
-            TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
-        """
-        with self._sender.begin(timeout_s) as call:
-            return self._catalog.server(call)
-
-    def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
-        """The apps that the server serves, sorted.
-
-        The server's name and its entry points say it. A server that was not started by
-        `tritium serve` may not: then the client's own app is the place to begin.
-
-        Args:
-            timeout_s: Seconds for the whole call.
-
-        Raises:
-            ServerError: the server does not say, and this client has no app of its own.
-            TritiumClientError: as `classify`.
-        """
-        with self._sender.begin(timeout_s) as call:
-            return self._catalog.apps(self._app, call)
-
-    def shadow_report(self, app: str | None = None, *, verb: Verb | None = None) -> ShadowReport:
-        """How an app's candidate answers beside the live release, as this client has seen so far.
-
-        The share of requests that a rollout says goes to both, in the background: no call waits for
-        that, or ends otherwise. Nothing is sent for the report.
-
-        Args:
-            app: The app, when it is not the client's own.
-            verb: Of an app that has several; None for the one that was asked most.
-        """
-        return self._router.report(self._app_of_call(app), verb)
-
-    def close(self) -> None:
-        """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
-        self._router.close()
-        self._sender.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        app = "" if self._app is None else f", app={self._app!r}"
-        return f"{type(self).__name__}({self.endpoint!r}{app})"
-
-    def _app_of_call(self, app: str | None) -> str:
-        chosen = self._app if app is None else checked_app(app)
-        if chosen is None:
-            raise ValueError("which app? give app=... to the client or to the call")
-        return chosen
-
     def _embed(
         self,
         app: str | None,
@@ -488,9 +385,3 @@ class Client:
                 request_id=call.request_id,
                 timing=call.timing,
             )
-
-    def _begin_many(self, concurrency: int, app: str | None) -> str:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1: {concurrency}")
-        self._sender.require_open()
-        return self._app_of_call(app)

@@ -76,11 +76,12 @@ class FleetServer:
             UnreachableError: it does not answer, or does not serve the app.
             KeyRefusedError: it wants the admin key.
         """
-        name = contract.entry_point(app, "classify", contract.MODALITIES)
         with self.explained():
             ready = self.control.ready_models()
-            if name not in ready:
+            names = [one for one in contract.main_entry_points(app).values() if one in ready]
+            if not names:
                 raise UnreachableError(self.endpoint, f"does not serve app {app}")
+            name = names[0]
             config = self.control.config(name)
             triton = self.control.version()
         values = {key: value.string_value for key, value in config.parameters.items()}

@@ -18,10 +18,11 @@ from tritium_builders.errors import BundleError
 from tritium_builders.history import GateRecord
 from tritium_builders.release import VALIDATION, release_folder
 from tritium_builders.samples import Sample, read_samples
-from tritium_client import contract
+from tritium_builders.tasks import answer_tensor
+from tritium_builders.verdicts import Verdict, meaning_of, own_is_closest
 from tritium_client.contract import Modality
 from tritium_deploy.errors import GoldenError
-from tritium_deploy.golden import ask_model
+from tritium_deploy.golden import Answer, ask_model
 from tritium_deploy.live import AppRelease
 from tritium_deploy.rollout.settings import GateSettings
 
@@ -30,6 +31,7 @@ LONGER = 3
 """A latency above its bound is measured so many times as long before it counts."""
 ERRORS_ENOUGH = 3
 """Of a candidate: one is too many already, and each may take as long as a request may."""
+IMAGE: tuple[Modality, ...] = ("image",)
 WARM_UP = 3
 """Requests to each side that are not counted."""
 
@@ -38,8 +40,10 @@ WARM_UP = 3
 class Side:
     """What one of the two answered."""
 
-    labels: list[str | None] = field(default_factory=list)
-    """For each sample its most probable label; None where there was no answer."""
+    verdicts: list[Verdict | None] = field(default_factory=list)
+    """For each sample what was said; None where there was no answer."""
+    pictures: list[Verdict | None] = field(default_factory=list)
+    """Of an app that embeds: the vector of each sample's picture; `verdicts` are its texts'."""
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -135,8 +139,8 @@ def judge(
     return [
         *_space(live, candidate, consent),
         _errors(found),
-        _accuracy(found, settings)
-        if any(sample.label is not None for sample in found.samples)
+        _accuracy(found, candidate, settings)
+        if _is_known(found, candidate)
         else _agreement(found, candidate, settings, accept=consent.accept),
         _latency(found, settings),
     ]
@@ -149,36 +153,41 @@ class _Asker:
     modalities: tuple[Modality, ...]
     side: Side
 
-    @property
-    def graph(self) -> str:
-        number = self.app.release.number
-        return contract.release_entry_point(self.app.name, "classify", self.modalities, number)
-
     def warm_up(self, sample: Sample) -> None:
         try:
-            ask_model(self.client, self.graph, self.modalities, sample, ASK_TIMEOUT_S)
+            self._ask(sample, self.modalities)
         except GoldenError as error:
             self.side.errors.append(str(error))
 
     def ask(self, sample: Sample, *, first: bool) -> None:
-        """Ask once; labels are kept of the first time only."""
-        label = None
+        """Ask once; what is said is kept of the first time only."""
+        verdict = picture = None
         try:
-            answer = ask_model(self.client, self.graph, self.modalities, sample, ASK_TIMEOUT_S)
-            labels = self.app.release.labels
-            scores = answer.probabilities
-            if scores is None or scores.size != len(labels):
-                size = 0 if scores is None else scores.size
-                problem = f"{size} probabilities in place of {len(labels)}"
-                raise GoldenError(self.graph, sample.id, problem)
-            if not np.isfinite(scores).all():
-                raise GoldenError(self.graph, sample.id, "probabilities that are not finite")
-            label = labels[int(scores.reshape(-1).argmax())]
+            answer = self._ask(sample, self.modalities)
+            verdict = self._read(sample, answer)
             self.side.seconds.append(answer.seconds)
+            if first and self.app.release.task == "embedding":
+                picture = self._read(sample, self._ask(sample, IMAGE))
         except GoldenError as error:
             self.side.errors.append(str(error))
         if first:
-            self.side.labels.append(label)
+            self.side.verdicts.append(verdict)
+            self.side.pictures.append(picture)
+
+    def _ask(self, sample: Sample, given: tuple[Modality, ...]) -> Answer:
+        release = self.app.release
+        graph = release.graph(list(given))
+        return ask_model(self.client, graph, given, sample, ASK_TIMEOUT_S, release.verb)
+
+    def _read(self, sample: Sample, answer: Answer) -> Verdict:
+        release = self.app.release
+        graph, output = release.graph(list(self.modalities)), answer_tensor(release.task)
+        if answer.values is None:
+            raise GoldenError(graph, sample.id, f"the answer has no output {output}")
+        try:
+            return meaning_of(release).says(answer.values[0], answer.offsets)
+        except ValueError as error:
+            raise GoldenError(graph, sample.id, f"{output}: {error}") from error
 
 
 def _ask_pairs(
@@ -238,31 +247,54 @@ def _errors(found: Comparison) -> GateRecord:
     return GateRecord(gate="errors", passed=not errors, found=text)
 
 
-def _accuracy(found: Comparison, settings: GateSettings) -> GateRecord:
-    right = [sample.label for sample in found.samples]
-    shares = [
-        # An answer that is missing, as asking ended with errors, is a wrong one.
-        100 * sum(a == b for a, b in zip(side.labels, right, strict=False) if b) / _labelled(right)
-        for side in (found.candidate, found.live)
-    ]
+def _is_known(found: Comparison, candidate: AppRelease) -> bool:
+    """Whether somebody said what is right; which picture belongs to a text is known anyway."""
+    if candidate.release.task == "embedding":
+        return True
+    return any(sample.is_labelled for sample in found.samples)
+
+
+def _accuracy(found: Comparison, candidate: AppRelease, settings: GateSettings) -> GateRecord:
+    if candidate.release.task == "embedding":
+        known, count = len(found.samples), _closest
+    else:
+        known, count = sum(sample.is_labelled for sample in found.samples), _right
+    shares = [100 * count(side, found.samples) / known for side in (found.candidate, found.live)]
     text = (
-        f"top-1 accuracy {shares[0]:.1f}%, live {shares[1]:.1f}%, on {_labelled(right)} held-out "
-        f"samples; may be {settings.accuracy_margin:g} points below"
+        f"{meaning_of(candidate.release).right} {shares[0]:.1f}%, live {shares[1]:.1f}%, on "
+        f"{known} held-out samples; may be {settings.accuracy_margin:g} points below"
     )
     # Rounded: three samples of a hundred are three points, whatever binary fractions make of it.
     passed = round(shares[1] - shares[0], 9) <= settings.accuracy_margin
     return GateRecord(gate="accuracy", passed=passed, found=text)
 
 
-def _labelled(labels: Sequence[str | None]) -> int:
-    return sum(label is not None for label in labels)
+def _right(side: Side, samples: Sequence[Sample]) -> int:
+    """How many answers are right; one that is missing, as asking ended with errors, is not."""
+    pairs = zip(side.verdicts, samples, strict=False)
+    return sum(
+        verdict.is_right(sample)
+        for verdict, sample in pairs
+        if verdict is not None and sample.is_labelled
+    )
+
+
+def _closest(side: Side, samples: Sequence[Sample]) -> int:
+    """How many texts have their own picture as the closest, among those that were answered."""
+    pairs = [
+        (text.vector, picture.vector)
+        for _, text, picture in zip(samples, side.verdicts, side.pictures, strict=False)
+        if text is not None and picture is not None
+    ]
+    return sum(own_is_closest(*zip(*pairs, strict=True))) if pairs else 0
 
 
 def _agreement(
     found: Comparison, candidate: AppRelease, settings: GateSettings, *, accept: bool
 ) -> GateRecord:
-    pairs = list(zip(found.candidate.labels, found.live.labels, strict=True))
-    share = sum(a is not None and a == b for a, b in pairs) / max(1, len(pairs))
+    pairs = list(zip(found.candidate.verdicts, found.live.verdicts, strict=True))
+    agreed = sum(a is not None and b is not None and a.agrees(b) for a, b in pairs)
+    share = agreed / max(1, len(pairs))
     text = (
         f"{100 * share:.1f}% of {len(pairs)} answers equal live's, at least "
         f"{100 * settings.agreement:g}% must; {candidate.name} has no labels to know who is right"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tritium_builders.history import Traffic
 from tritium_client import contract
-from tritium_client.contract import Modality
+from tritium_client.contract import Modality, Verb
 from tritium_deploy.errors import ControlError
 from tritium_deploy.live import AppRelease
 from tritium_deploy.rollout.fleet import Fleet, FleetServer
@@ -39,7 +39,7 @@ def live_traffic(servers: Iterable[FleetServer], live: AppRelease) -> Traffic:
     """What callers got of a release since its entry points were loaded, of all servers together."""
     version = str(live.release.number)
     counts = [
-        _traffic(server, contract.entry_point(live.name, "classify", tuple(given)), version)
+        _traffic(server, live.release.alias(given), version)
         for server in servers
         for given in live.release.entry_points
     ]
@@ -49,6 +49,7 @@ def live_traffic(servers: Iterable[FleetServer], live: AppRelease) -> Traffic:
 def watch_live(
     fleet: Fleet,
     app: str,
+    verb: Verb,
     number: int,
     before: Traffic | None,
     settings: WatchSettings,
@@ -56,7 +57,7 @@ def watch_live(
     on_step: OnStep,
 ) -> Verdict:
     """Watch the live release, until a bound breaks or the time is over."""
-    models = {contract.entry_point(app, "classify", one): str(number) for one in ENTRY_POINTS}
+    models = {contract.entry_point(app, verb, one): str(number) for one in ENTRY_POINTS}
     counted = Counter(fleet, models)
     deadline = time.monotonic() + seconds
     while True:
@@ -75,6 +76,7 @@ def watch_live(
 def watch_canary(
     fleet: Fleet,
     app: str,
+    verb: Verb,
     rollout: contract.Rollout,
     settings: WatchSettings,
     seconds: float,
@@ -82,10 +84,8 @@ def watch_canary(
 ) -> Verdict:
     """Watch a candidate beside the live release, over the same time."""
     number = rollout.candidate
-    theirs = {
-        contract.release_entry_point(app, "classify", one, number): "1" for one in ENTRY_POINTS
-    }
-    ours = {contract.entry_point(app, "classify", one): "" for one in ENTRY_POINTS}
+    theirs = {contract.release_entry_point(app, verb, one, number): "1" for one in ENTRY_POINTS}
+    ours = {contract.entry_point(app, verb, one): "" for one in ENTRY_POINTS}
     candidate, live = Counter(fleet, theirs), Counter(fleet, ours)
     deadline = time.monotonic() + seconds
     while True:

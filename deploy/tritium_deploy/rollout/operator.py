@@ -18,7 +18,7 @@ from types import TracebackType
 
 from tritium_builders.aliases import live_rollout
 from tritium_builders.history import Action, HistoryEntry
-from tritium_builders.release import list_releases
+from tritium_builders.release import app_verb, list_releases
 from tritium_client import contract
 from tritium_deploy.errors import RolloutError
 from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT, Fleet
@@ -273,14 +273,14 @@ class Rollout:
         """
         site, bounds = self._site, self._site.settings.watch
         seconds = bounds.seconds if seconds is None else seconds
-        watched = self._watched(app)
+        watched, verb = self._watched(app), app_verb(self.repository, app)
         if isinstance(watched, contract.Rollout):
-            verdict = watch_canary(site.fleet, app, watched, bounds, seconds, site.on_step)
+            verdict = watch_canary(site.fleet, app, verb, watched, bounds, seconds, site.on_step)
             if verdict.broken:
                 self._share(app, watched.candidate, "canary", 0, reason=verdict.text)
             return verdict
         verdict = watch_live(
-            site.fleet, app, watched.release, watched.before, bounds, seconds, site.on_step
+            site.fleet, app, verb, watched.release, watched.before, bounds, seconds, site.on_step
         )
         if verdict.broken:
             self.rollback(app, to=watched.former, reason=verdict.text)

@@ -107,13 +107,9 @@ def _delete_steps(repository: Path, app: str, number: int) -> list[Step]:
     def remove() -> str:
         # release.json first: from then on there is no such release, whatever is left of it.
         versions = [
-            repository / contract.entry_point(app, "classify", tuple(given)) / str(number)
-            for given in release.entry_points
+            repository / release.alias(given) / str(number) for given in release.entry_points
         ]
-        graphs = [
-            repository / contract.release_entry_point(app, "classify", tuple(given), number)
-            for given in release.entry_points
-        ]
+        graphs = [repository / release.graph(given) for given in release.entry_points]
         trash = Path(tempfile.mkdtemp(prefix="trash-", dir=repository / STATE_FOLDER))
         for path in (*versions, *graphs, *(repository / model for model in own)):
             if path.exists():
@@ -131,10 +127,7 @@ def _own_models(repository: Path, app: str, number: int, state: ServerState) -> 
     release = _read(repository, app, number)
     if release is None:
         return set()
-    graphs = {
-        contract.release_entry_point(app, "classify", tuple(given), number)
-        for given in release.entry_points
-    }
+    graphs = {release.graph(given) for given in release.entry_points}
     others = (state.graphs | {state.release}) - {number}
     used = {
         component.model

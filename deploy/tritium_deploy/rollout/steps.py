@@ -143,7 +143,7 @@ def shared(
         return _absent(absent)
 
     def write() -> str:
-        point_aliases(site.repository, work.app, live.entry_points, live.number, after)
+        point_aliases(site.repository, live, after)
         if before != after:
             work.note(action, number, percent=percent, reason=reason)
         return ""

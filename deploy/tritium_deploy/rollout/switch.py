@@ -83,12 +83,7 @@ class Switch:
 
     def write_repository(self) -> None:
         """Write the entry points' files: what is live from now on."""
-        point_aliases(
-            self.repository,
-            self.app,
-            self.release.release.entry_points,
-            self.release.release.number,
-        )
+        point_aliases(self.repository, self.release.release)
 
     def tell_again(self) -> list[str]:
         """Tell again whoever came back meanwhile.
@@ -121,13 +116,7 @@ class Switch:
         dead, refused = point_fleet(
             self.fleet, self.repository, self.former, rollout, self.settings.load_timeout_s
         )
-        point_aliases(
-            self.repository,
-            self.app,
-            self.former.release.entry_points,
-            self.former.release.number,
-            rollout,
-        )
+        point_aliases(self.repository, self.former.release, rollout)
         remove_pending(self.repository, self.app)
         return [*dead, *refused]
 

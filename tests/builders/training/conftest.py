@@ -12,6 +12,7 @@ import torch
 from transformers import ResNetConfig, ResNetModel
 
 from tests.support.manifests import pairs, tiny_encoders, write_csv, write_recipe
+from tritium_builders import Bundle
 from tritium_builders.data import Dataset, Item, load_openmoji
 from tritium_builders.models import (
     HuggingFaceImageEncoder,
@@ -24,6 +25,7 @@ from tritium_builders.training import Recipe
 from tritium_builders.training.features import compute_features
 from tritium_builders.training.folds import Prepared, prepare
 from tritium_builders.training.recipe import load_recipe
+from tritium_builders.training.run import train_seeds, write_bundle
 
 RECIPE = Recipe.model_validate(
     {
@@ -101,3 +103,10 @@ def tuned(prepared: Prepared, **tables: Mapping[str, Any]) -> Prepared:
     for name, settings in tables.items():
         content[{"text": "text_encoder", "image": "image_encoder"}.get(name, name)] |= settings
     return replace(prepared, recipe=Recipe.model_validate(content))
+
+
+@pytest.fixture(scope="session")
+def bundle(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of that job, with its report."""
+    shipped, report = train_seeds(prepared)
+    return write_bundle(prepared, shipped, tmp_path_factory.mktemp("a") / "small", report=report)

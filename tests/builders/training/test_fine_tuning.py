@@ -25,6 +25,7 @@ from tritium_builders.training.features import compute_features, truncating_toke
 from tritium_builders.training.folds import Prepared, train_fold
 from tritium_builders.training.inputs import Feed
 from tritium_builders.training.network import FusionNetwork
+from tritium_builders.training.objective import make_objective
 from tritium_builders.training.optimisation import (
     ENCODER_RATE,
     LORA_RATE,
@@ -122,6 +123,10 @@ def test_layers_that_are_not_there_are_refused(tiny: Prepared) -> None:
         ({"augmentation": {"flip": True}}, r"set image_encoder\.train, or take that augmentation"),
         ({"augmentation": {"token_dropout": 0.1}}, r"set text_encoder\.train"),
         ({"optimiser": {"head_epochs": 3}}, "head_epochs is for encoders that learn"),
+        (
+            {"text_encoder": {"train": "all"}, "ensemble": {"kind": "bagging"}},
+            "ensemble's members share frozen encoders",
+        ),
     ],
 )
 def test_recipes_that_mean_nothing_are_refused(
@@ -129,7 +134,7 @@ def test_recipes_that_mean_nothing_are_refused(
 ) -> None:
     content = tiny.recipe.model_dump()
     for table, own in changes.items():
-        content[table] |= own
+        content[table] = (content[table] or {}) | own
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(content)
 
@@ -285,15 +290,21 @@ def test_mixup_changes_training_and_not_the_answers_form(tiny: Prepared) -> None
     assert mixed.probabilities.keys() == plain.probabilities.keys()
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_early_stopping_keeps_the_epoch_with_the_best_figure(metric: str, tiny: Prepared) -> None:
-    trained = train_fold(tuned(tiny, optimiser={"metric": metric}), fold=0, seed=0)
-    (history,) = trained.history
-    watched = [epoch.watched for epoch in history]
-    assert trained.epochs == 1 + watched.index(max(watched))
-    assert all(0 <= value <= 1 for value in watched)
-    if metric == "accuracy":
-        assert trained.validation_accuracy == pytest.approx(max(watched))
+def test_early_stopping_keeps_the_epoch_with_the_best_figure(tiny: Prepared) -> None:
+    trained = train_fold(tuned(tiny, optimiser={"metric": "accuracy"}), fold=0, seed=0)
+    scores = [epoch.score for epoch in trained.history[0]]
+    assert trained.epochs == 1 + scores.index(max(scores))
+    assert trained.validation_accuracy == pytest.approx(max(scores))
+
+
+def test_figures_to_watch_are_the_tasks_own(tiny: Prepared) -> None:
+    objective = make_objective(tiny.recipe, tiny.dataset, tiny.features)
+    targets = torch.tensor([0, 0, 0, 1, 2])
+    logits = nn.functional.one_hot(torch.zeros(5, dtype=torch.int64), 3).float()
+    assert objective.figure("accuracy", logits, targets) == pytest.approx(0.6)
+    assert objective.figure("macro_f1", logits, targets) == pytest.approx(0.25)
+    with pytest.raises(RecipeError, match=r"'R2' is no figure of this task; use \"loss\" or"):
+        objective.figure("R2", logits, targets)
 
 
 def test_bf16_where_it_is_asked_for_or_the_hardware_has_it(

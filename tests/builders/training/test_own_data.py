@@ -278,3 +278,14 @@ def test_the_bundle_builds(trained: Trained, tmp_path: Path) -> None:
     release = build(trained.bundle, target="onnxruntime", repository=tmp_path / "models")
     assert release.number == 1
     assert release.labels == ["elk", "cat", "dog"]
+
+
+def test_the_card_is_a_page_too(trained: Trained, tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "card.html"
+    shown = run("data", "check", str(trained.recipe), "--html", str(page))
+    assert shown.exit_code == 0, shown.output
+    for content in (page.read_text(), (trained.bundle.folder / "report.html").read_text()):
+        assert "left out" in content
+        assert "pictures/005.png" in content
+        for label in LABELS:
+            assert label in content

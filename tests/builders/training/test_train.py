@@ -19,12 +19,6 @@ from tritium_builders.training.run import made_by, pick_items, train_seeds, writ
 RECIPE = Path(__file__).parents[3] / "recipes" / "openmoji.toml"
 
 
-@pytest.fixture(scope="module")
-def bundle(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    shipped, report = train_seeds(prepared)
-    return write_bundle(prepared, shipped, tmp_path_factory.mktemp("a") / "small", report=report)
-
-
 def test_training_twice_gives_the_same_bundle(
     bundle: Bundle, prepared: Prepared, tmp_path: Path
 ) -> None:

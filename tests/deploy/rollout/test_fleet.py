@@ -122,11 +122,10 @@ def test_a_server_does_not_go_after_a_release_that_does_not_load(
     repository: Path, start: Start
 ) -> None:
     broken = TinyApp(number=3, parameters={"fusion_head": {"fault": "raise"}})
-    publish_candidate(repository, broken)
+    release = publish_candidate(repository, broken)
     events: list[str] = []
     server = start(on_event=lambda event: events.append(event.name))
-    release = [["text", "image"], ["text"], ["image"]]
-    point_aliases(repository, "tiny", release, 3)  # type: ignore[arg-type]
+    point_aliases(repository, release)
     assert wait_until(lambda: "not_followed" in events, 20)
     assert answered_by(server) == {"1"}
     assert server.ready

@@ -11,6 +11,7 @@ from tritium_builders.training.recipe.data import (
     ManifestTable,
     OpenmojiTable,
 )
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fine_tuning import (
     AugmentationTable,
     EncoderTable,
@@ -18,6 +19,7 @@ from tritium_builders.training.recipe.fine_tuning import (
     LoraTable,
 )
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
     OVER_SEQUENCES,
     STRATEGIES,
@@ -37,8 +39,11 @@ __all__ = [
     "ColumnsTable",
     "DataTable",
     "EncoderTable",
+    "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
+    "ImbalanceStrategy",
+    "ImbalanceTable",
     "LoaderTable",
     "LoraTable",
     "ManifestTable",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomllib
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tritium_builders.errors import RecipeError
-from tritium_builders.training.recipe.data import DataTable
+from tritium_builders.training.recipe.data import DataTable, ManifestTable
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fine_tuning import AugmentationTable, LoaderTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
+from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
+    OF_TASK,
     OVER_SEQUENCES,
+    STRATEGIES,
+    WITH_HEADS,
     FusionTable,
     ImageEncoderTable,
     Strategy,
     TextEncoderTable,
 )
 from tritium_builders.training.recipe.table import Table
-from tritium_client.contract import is_app_name
+from tritium_client.contract import Task, is_app_name
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,6 +39,8 @@ class Recipe(Table):
     schema_version: Literal[1] = 1
     app: str
     """The name under which the model will be served."""
+    task: Task = "classification"
+    """What the model is for; docs/tasks.md says what each needs."""
     out: str | None = None
     """The bundle's folder, relative to where the command runs. Default: `bundles/<app>`."""
     seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
@@ -42,9 +49,11 @@ class Recipe(Table):
     text_encoder: TextEncoderTable
     image_encoder: ImageEncoderTable
     fusion: FusionTable = FusionTable()
+    ensemble: EnsembleTable | None = None
     optimiser: OptimiserTable = OptimiserTable()
     augmentation: AugmentationTable = AugmentationTable()
     loader: LoaderTable = LoaderTable()
+    imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
     samples: SamplesTable = SamplesTable()
 
@@ -57,8 +66,50 @@ class Recipe(Table):
             )
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_strategy(cls, content: Any) -> Any:
+        """A task with one strategy has it by default."""
+        if isinstance(content, dict) and content.get("task") in OF_TASK:
+            fusion = content.get("fusion", {})
+            if isinstance(fusion, dict):
+                return {**content, "fusion": {"strategy": OF_TASK[content["task"]], **fusion}}
+        return content
+
+    @model_validator(mode="after")
+    def _data_fits_task(self) -> Recipe:
+        data, manifest = self.data, isinstance(self.data, ManifestTable)
+        if not manifest and self.task not in {"classification", "embedding"}:
+            raise ValueError(f'task {self.task!r} needs data.source = "manifest"')
+        values = data.values if isinstance(data, ManifestTable) else None
+        if (values is not None) != (self.task == "regression"):
+            raise ValueError('data.values is for task "regression", which needs it')
+        labels = data.labels if isinstance(data, ManifestTable) else None
+        if labels is not None and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"data.labels is not for task {self.task!r}")
+        if labels is not None and self.task == "classification" and len(labels) == 1:
+            raise ValueError("data.labels holds one label; a classifier needs two")
+        if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
+            raise ValueError(f"fusion.calibration is not for task {self.task!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_fits_task(self) -> Recipe:
+        strategy, only = self.fusion.strategy, OF_TASK.get(self.task)
+        if only is None and strategy not in STRATEGIES:
+            raise ValueError(f"fusion strategy {strategy!r} is not for task {self.task!r}")
+        if only is not None and strategy != only:
+            raise ValueError(f"task {self.task!r} has fusion strategy {only!r}, not {strategy!r}")
+        return self
+
     @model_validator(mode="after")
     def _pooling_fits_strategy(self) -> Recipe:
+        if self.task == "tagging":
+            if self.text_encoder.pooling != "none" or self.image_encoder.pooling == "none":
+                raise ValueError(
+                    'task "tagging" needs text_encoder.pooling = "none" and pooled pictures'
+                )
+            return self
         sequences = self.fusion.strategy in OVER_SEQUENCES
         for name, table in (
             ("text_encoder", self.text_encoder),
@@ -85,10 +136,26 @@ class Recipe(Table):
         return self
 
     @model_validator(mode="after")
-    def _mixup_has_pooled_features(self) -> Recipe:
+    def _mixup_has_pooled_features_of_items(self) -> Recipe:
         if self.optimiser.mixup > 0 and self.fusion.strategy in OVER_SEQUENCES:
             raise ValueError(
                 f"optimiser.mixup mixes pooled features, and {self.fusion.strategy} reads sequences"
+            )
+        if self.optimiser.mixup > 0 and self.task in ("tagging", "embedding"):
+            raise ValueError(f"optimiser.mixup is not for task {self.task!r}; take it away")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_may_learn(self) -> Recipe:
+        if self.fine_tunes and self.ensemble is not None:
+            raise ValueError(
+                'ensemble\'s members share frozen encoders; set train = "none" in both, or train '
+                "a recipe for each and join the bundles with tritium ensemble"
+            )
+        if self.task == "tagging" and self.text_encoder.train != "none":
+            raise ValueError(
+                "text_encoder.train: words are tagged by features of a frozen text encoder; set it "
+                'to "none"'
             )
         return self
 
@@ -106,6 +173,29 @@ class Recipe(Table):
         """Whether an encoder is trained."""
         return {self.text_encoder.train, self.image_encoder.train} != {"none"}
 
+    @model_validator(mode="after")
+    def _members_fit(self) -> Recipe:
+        table = self.ensemble
+        if table is not None and self.task != "classification":
+            raise ValueError(f"ensemble is for classification, not for task {self.task!r}")
+        for strategy in (table.strategies or [self.fusion.strategy]) if table else []:
+            if (strategy in OVER_SEQUENCES) != (self.fusion.strategy in OVER_SEQUENCES):
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} and fusion strategy "
+                    f"{self.fusion.strategy!r} read different features of the encoders"
+                )
+            if strategy in WITH_HEADS and self.fusion.width % self.fusion.heads:
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} needs a fusion.width that is a multiple "
+                    "of fusion.heads"
+                )
+            if strategy == "late" and table and table.kind == "boosting":
+                raise ValueError(
+                    "ensemble.kind \"boosting\" adds logits, and strategy 'late' averages "
+                    "probabilities"
+                )
+        return self
+
     def with_strategy(self, strategy: Strategy) -> Recipe:
         """The same recipe for another head.
 
@@ -115,6 +205,12 @@ class Recipe(Table):
         content = self.model_dump()
         content["fusion"]["strategy"] = strategy
         return Recipe.model_validate(content)
+
+    @property
+    def fusion_name(self) -> str:
+        """What the bundle calls its head: for people."""
+        strategy = self.fusion.strategy
+        return strategy if self.ensemble is None else self.ensemble.describe(strategy)
 
     @property
     def bundle_folder(self) -> Path:

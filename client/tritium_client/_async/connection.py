@@ -1,0 +1,166 @@
+"""What lies behind a client: its connection, and what it can ask a server about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tritium_client._arguments import (
+    DEFAULT_URL,
+    TransportName,
+    check_transport,
+    checked_app,
+    checked_endpoints,
+)
+from tritium_client._async.catalog import AsyncCatalog
+from tritium_client._async.pool import open_transport
+from tritium_client._async.routing import AsyncRouter
+from tritium_client._async.sender import AsyncSender
+from tritium_client._async.transport import AsyncTransport
+from tritium_client._hedging import HedgePolicy
+from tritium_client._results import AppStatus, ServerStatus, ShadowReport
+from tritium_client._retries import RetryPolicy
+from tritium_client._security import Security, Tls
+from tritium_client.contract import Verb
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tritium_client._labelling import LabellingQueue
+
+DEFAULT_TIMEOUT_S = 5.0
+DEFAULT_MAX_IN_FLIGHT = 128
+
+
+class AsyncConnection:
+    """The base of `AsyncClient`, which says what its arguments are."""
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        *,
+        app: str | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retries: RetryPolicy | None = None,
+        hedging: HedgePolicy | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        transport: TransportName | AsyncTransport = "auto",
+        labelling_queue: LabellingQueue | None = None,
+    ) -> None:
+        endpoints = checked_endpoints(url)
+        self._app = None if app is None else checked_app(app)
+        if isinstance(transport, str):
+            check_transport(transport)
+            security = Security(tls, token, metadata or {})
+            transport = open_transport(transport, endpoints, security)
+        self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
+        self._catalog = AsyncCatalog(self._sender)
+        self._router = AsyncRouter(self._sender, self._catalog, labelling_queue)
+
+    @property
+    def endpoint(self) -> str:
+        """host:port of the server; of several, with commas."""
+        return self._sender.endpoint
+
+    async def labels(
+        self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> tuple[str, ...]:
+        """The labels of the release that answers now, in the order of the probabilities.
+
+        Args:
+            app: The app, when it is not the client's own.
+            timeout_s: Seconds for the whole call.
+
+        Raises:
+            AppNotFound: the server does not serve the app.
+            TritiumClientError: as `classify`.
+        """
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            return (await self._catalog.first(app, call)).labels
+
+    async def status(
+        self, app: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> AppStatus:
+        """What the server says of an app: release, labels, modalities, target.
+
+        Args:
+            app: The app, when it is not the client's own.
+            timeout_s: Seconds for the whole call.
+
+        Raises:
+            AppNotFound: the server does not serve the app.
+            TritiumClientError: as `classify`.
+        """
+        app = self._app_of_call(app)
+        with self._sender.begin(timeout_s) as call:
+            return await self._catalog.status(app, call)
+
+    async def server_status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ServerStatus:
+        """What the server says of itself.
+
+        Args:
+            timeout_s: Seconds for the whole call.
+
+        Raises:
+            TritiumClientError: as `classify`; ServerUnavailable when nobody answers.
+        """
+        with self._sender.begin(timeout_s) as call:
+            return await self._catalog.server(call)
+
+    async def apps(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[str, ...]:
+        """The apps that the server serves, sorted.
+
+        The server's name and its entry points say it. A server that was not started by
+        `tritium serve` may not: then the client's own app is the place to begin.
+
+        Args:
+            timeout_s: Seconds for the whole call.
+
+        Raises:
+            ServerError: the server does not say, and this client has no app of its own.
+            TritiumClientError: as `classify`.
+        """
+        with self._sender.begin(timeout_s) as call:
+            return await self._catalog.apps(self._app, call)
+
+    def shadow_report(self, app: str | None = None, *, verb: Verb | None = None) -> ShadowReport:
+        """How an app's candidate answers beside the live release, as this client has seen so far.
+
+        The share of requests that a rollout says goes to both, in the background: no call waits for
+        that, or ends otherwise. Nothing is sent for the report.
+
+        Args:
+            app: The app, when it is not the client's own.
+            verb: Of an app that has several; None for the one that was asked most.
+        """
+        return self._router.report(self._app_of_call(app), verb)
+
+    async def close(self) -> None:
+        """Release the connection; what is in flight ends with ClientClosed. Twice is fine."""
+        await self._router.close()
+        await self._sender.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        app = "" if self._app is None else f", app={self._app!r}"
+        return f"{type(self).__name__}({self.endpoint!r}{app})"
+
+    def _app_of_call(self, app: str | None) -> str:
+        chosen = self._app if app is None else checked_app(app)
+        if chosen is None:
+            raise ValueError("which app? give app=... to the client or to the call")
+        return chosen
+
+    def _begin_many(self, concurrency: int, app: str | None) -> str:
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1: {concurrency}")
+        self._sender.require_open()
+        return self._app_of_call(app)
