@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ pretraining-table: $(READY)  ## whether adapted encoders help on the demo data: 
 	@$(BIN)/python -m tritium_benchmarks.pretraining_table recipes/openmoji.toml benchmarks/results \
 		--pretraining recipes/pretraining/openmoji_contrastive.toml \
 		--pretraining recipes/pretraining/openmoji_masked_language.toml --page docs/pretraining.md
+
+fine-tuning-table: $(READY)  ## text encoder frozen, last layers, LoRA on the demo data: docs/fine-tuning.md
+	@$(BIN)/python -m tritium_benchmarks.fine_tuning_table recipes/openmoji.toml benchmarks/results --page docs/fine-tuning.md
 
 # Repositories of their own, made anew: in one that is in use, what was just built is not live yet.
 MEASURED := .cache/bench
