@@ -1,4 +1,4 @@
-"""The builders' verbs: `train`, `report`, `data check`, `build` and `inspect`."""
+"""The builders' verbs: `train`, `report`, `data check`, `explain`, `build` and `inspect`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tritium_builders.errors import needs
 def register(app: typer.Typer) -> None:
     """Add the builders' verbs to the `tritium` command."""
     from tritium_builders.build_command import build_command
+    from tritium_builders.explain.command import explain_command
     from tritium_builders.reports.command import report_command
     from tritium_builders.training.command import data_app, train_command
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report_command)
     app.add_typer(data_app)
     app.command("build")(build_command)
+    app.command("explain")(explain_command)
     app.command("inspect")(inspect_command)
 
 
