@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table explanation sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 
 fusion-table: $(READY)  ## fusion strategies on the demo data, five seeds: docs/fusion.md
 	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml benchmarks/results --page docs/fusion.md
+
+explanation: $(READY)  ## why the demo app answers as it does: docs/images/explanation.png
+	@$(BIN)/tritium train recipes/openmoji.toml --reuse
+	@$(BIN)/python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
 
 # Repositories of their own, made anew: in one that is in use, what was just built is not live yet.
 MEASURED := .cache/bench
