@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,32 @@ import pytest
 RECIPE = Path(__file__).parents[1] / "recipes" / "openmoji.toml"
 
 
-TOGETHER = {
-    "e2e": "demo", "docs": "demo", "training": "demo",
-    "tensorrt": "tensorrt", "precision": "tensorrt",
-    "rollout": "rollout",
-}  # fmt: skip
-"""Folder -> its room. The first three share the trained demo app, and so one worker."""
+ROOMS = (
+    ("tests/builders/training/test_train.py", "demo"),
+    ("tests/builders/training/", "training"),
+    ("tests/e2e/test_fusion_strategies.py", "small"),
+    ("tests/e2e/test_tasks.py", "small"),
+    ("tests/e2e/", "demo"),
+    ("tests/docs/", "demo"),
+    ("tests/builders/tensorrt/", "tensorrt"),
+    ("tests/builders/precision/", "tensorrt"),
+    ("tests/deploy/rollout/", "rollout"),
+)
+"""Where a test lies -> its room, the first that fits; of the others, the folder is the room. Those
+of `demo` share the trained demo app, those of `small` serve small apps of their own."""
 
 
-LONGEST_FIRST = ("demo", "client", "builders", "tensorrt", "rollout", "deploy")
+LONGEST_FIRST = (
+    "demo", "builders", "client", "training", "tensorrt", "small", "rollout", "deploy",
+)  # fmt: skip
 """Two workers take the rooms in this order; a long one at the end would leave one of them idle."""
 
 
 def room_of(nodeid: str) -> str:
     """The room of a test: the tests of a room share slow fixtures, and so one worker."""
-    folders = nodeid.partition("::")[0].split("/")[1:-1]
-    shared = [TOGETHER[folder] for folder in folders if folder in TOGETHER]
-    return (*shared, *folders, "other")[0]
+    path = nodeid.partition("::")[0]
+    chosen = [room for place, room in ROOMS if path.startswith(place)]
+    return (*chosen, *path.split("/")[1:-1], "other")[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +64,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return room_of(nodeid)
 
     return ByRoom(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def translations_read_once() -> Iterator[None]:
+    """PyTorch's exporter collects its translations to ONNX anew for each graph, which takes half
+    of the time of a small one. They are the same each time."""
+    if "torch" not in sys.modules:  # these tests export nothing
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = ONNXRegistry.from_torchlib
+    first: dict[object, ONNXRegistry] = {}
+
+    def from_torchlib(*arguments: int, **named: int) -> ONNXRegistry:
+        key = (arguments, *named.items())
+        if key not in first:
+            first[key] = read(*arguments, **named)
+        found = copy(first[key])
+        found.functions = {name: list(ways) for name, ways in first[key].functions.items()}
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib))
+        yield
 
 
 @dataclass(frozen=True)

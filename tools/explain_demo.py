@@ -1,6 +1,6 @@
 """Draw the picture of docs/explaining.md: why the demo app answers as it does for one emoji.
 
-    python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
+python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
 """
 
 from __future__ import annotations

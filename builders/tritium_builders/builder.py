@@ -80,6 +80,11 @@ def build(
     if not isinstance(bundle, Bundle):
         bundle = Bundle.load(bundle)
     _check(target, precision, tensorrt)
+    if target == "tensorrt" and bundle.manifest.task == "tagging":
+        raise CompileError(
+            "tagging is not built for TensorRT yet, whose profiles know one length of a text; use "
+            "--target openvino or onnxruntime"
+        )
     root = Path(repository)
     wanted = [] if target == "tensorrt" else candidates(target, precision)
     command = _command(bundle, target, precision, tensorrt, root)

@@ -3,6 +3,7 @@
     TritiumError
     ├── BundleError          a bundle is missing something, or holds something wrong
     ├── RecipeError          a recipe or its data cannot be used
+    ├── TrainingError        a training cannot go on: it diverged, or its checkpoint has no place
     ├── ExportError          a PyTorch module has no ONNX form that behaves like it
     ├── CompileError         a target's compiler refused a graph
     ├── ParityError          the built app does not answer what PyTorch answers
@@ -48,6 +49,10 @@ class BundleError(TritiumError):
 
 class RecipeError(TritiumError):
     """A recipe, or the data that it names, cannot be used."""
+
+
+class TrainingError(TritiumError):
+    """A training cannot go on. Says where it was, and from which checkpoint the next one starts."""
 
 
 class ExportError(TritiumError):

@@ -13,11 +13,19 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from tritium_builders import export, reference
+from tritium_builders import export, reference, tasks
 from tritium_builders.bundle import Bundle
 from tritium_builders.data.cache import cached_files, content_key
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "tritium")
+_NEVER_READ = {"files", "labels", "sources", "app"}
+"""What no export reads of a manifest."""
+_ALL_THAT_IS_READ = {
+    "text_encoder": {"text", "text_encoder"},
+    "image_encoder": {"image", "image_encoder"},
+}
+"""Encoder -> what its export reads. A head's reads sizes of features and the task, too: of the
+manifest it takes everything but `_NEVER_READ`."""
 
 
 def cached_export(
@@ -50,9 +58,11 @@ def _key(bundle: Bundle, component: str, variant: str) -> str:
     ]
     code = [
         hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
-        for module in (export, reference)
+        for module in (export, reference, tasks)
     ]
     tools = [f"{name} {metadata.version(name)}" for name in _TOOLS]
-    described = manifest.model_dump_json(exclude={"files", "labels", "sources", "app"})
+    described = manifest.model_dump_json(
+        include=_ALL_THAT_IS_READ.get(component), exclude=_NEVER_READ
+    )
     parts = [variant, described, platform.python_version(), *weights, *code, *tools]
     return content_key(part.encode() for part in parts)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from tritium_client._hedging import HedgePolicy
     from tritium_client._inputs import ImageInput, Item, TextInput
+    from tritium_client._labelling import LabellingCounts, LabellingQueue
     from tritium_client._mock import MockApp
     from tritium_client._results import (
         Annotation,
@@ -73,6 +74,8 @@ __all__ = [
     "InvalidInput",
     "Item",
     "ItemResult",
+    "LabellingCounts",
+    "LabellingQueue",
     "MockApp",
     "MockTransport",
     "Ranked",
@@ -96,6 +99,7 @@ _MODULES = {
     "_mock": ("MockApp",),
     "_inputs": ("ImageInput", "Item", "TextInput"),
     "_hedging": ("HedgePolicy",),
+    "_labelling": ("LabellingCounts", "LabellingQueue"),
     "_results": (
         "Annotation",
         "AppStatus",

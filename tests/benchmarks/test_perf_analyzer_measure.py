@@ -23,8 +23,8 @@ BOTH = [Request("a" * length, bytes([length])) for length in range(1, 9)]
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> PerfAnalyzer:
-    return install_perf_analyzer(tmp_path_factory.mktemp("perf") / "perf_analyzer")
+def program() -> PerfAnalyzer:
+    return install_perf_analyzer()
 
 
 @pytest.fixture(scope="module")

@@ -83,13 +83,17 @@ def test_a_fault_in_a_servable_fails_parity(
     assert_nothing_published(tmp_path)
 
 
+def test_another_resampling_in_the_bundle_fails_parity(custom_copy: Path, tmp_path: Path) -> None:
+    edit(custom_copy, 'resample = "bicubic"', 'resample = "bilinear"')
+    repository = tmp_path / "repository"
+    with pytest.raises(ParityError, match=r"stage image_decoder, output pixels, .*resampling"):
+        build(custom_copy, target="openvino", repository=repository)
+    assert_nothing_published(repository)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        pytest.param(
-            'resample = "bicubic"', 'resample = "bilinear"',
-            r"stage image_decoder, output pixels, .*resampling", id="bilinear for bicubic",
-        ),
         pytest.param(
             f"mean = {toml(0.5)}\nstd = {toml(0.25)}",
             f"mean = {toml(0.0)}\nstd = {toml(1.0)}",

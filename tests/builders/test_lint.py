@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tests.builders.test_configs import SEQUENCE, manifest
 from tests.conftest import tritium
+from tests.support.command_line import tritium_inside
 from tritium_builders import Bundle, build
 from tritium_builders.bundle_schema import BundleManifest
 from tritium_builders.components import CONFIG
@@ -482,16 +483,16 @@ def test_no_content_of_a_file_raises(data: st.DataObject, pooled: Path) -> None:
 def test_a_clean_repository_ends_with_0(built: Path) -> None:
     shown = tritium("inspect", "--lint", str(built))
     assert (shown.returncode, shown.stdout) == (0, "14 models, 0 findings\n"), shown.stderr
-    document = json.loads(tritium("inspect", "--lint", str(built), "--json").stdout)
+    document = json.loads(tritium_inside("inspect", "--lint", str(built), "--json").stdout)
     assert document == {"models": 14, "findings": []}
 
 
 def test_a_finding_ends_with_1(copy: Path) -> None:
     swap(HEAD, "KIND_GPU", "KIND_CPU")(copy)
     (finding,) = lint_repository(copy).findings
-    shown = tritium("inspect", "--lint", str(copy))
+    shown = tritium_inside("inspect", "--lint", str(copy))
     assert shown.returncode == 1
     assert shown.stdout == f"{finding}\n13 models, 1 finding\n"
-    as_json = tritium("inspect", "--lint", str(copy), "--json")
+    as_json = tritium_inside("inspect", "--lint", str(copy), "--json")
     assert as_json.returncode == 1
     assert json.loads(as_json.stdout)["findings"] == [finding.as_dict()]

@@ -44,10 +44,17 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, custom: Bundle) -> Bundl
     return Bundle.from_modules(app="custom", path=path, examples=models.examples(), **modules)
 
 
+@pytest.fixture(scope="module")
+def published(custom: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one release, built once; tests copy it."""
+    folder = tmp_path_factory.mktemp("published") / "repository"
+    build(custom, target="openvino", repository=folder)
+    return folder
+
+
 @pytest.fixture
-def repository(custom: Bundle, tmp_path: Path) -> Path:
-    build(custom, target="openvino", repository=tmp_path / "repository")
-    return tmp_path / "repository"
+def repository(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "repository")
 
 
 def snapshot(repository: Path) -> dict[str, float]:
@@ -173,11 +180,11 @@ STEPS = ["_install_component", "_install_ensembles", "_install_release", "_make_
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("first", [True, False])
 def test_a_kill_at_any_step_leaves_a_repository_that_serves_what_it_served(
-    custom: Bundle, retrained: Bundle, tmp_path: Path, step: str, first: bool
+    published: Path, retrained: Bundle, tmp_path: Path, step: str, first: bool
 ) -> None:
     repository = tmp_path / "repository"
     if not first:
-        build(custom, target="openvino", repository=repository)
+        shutil.copytree(published, repository)
     context = multiprocessing.get_context("fork")
     process = context.Process(target=build_and_die, args=(retrained, repository, step))
     process.start()

@@ -306,6 +306,38 @@ class TestTextTokenizer:
         assert isinstance(answer, text_tokenizer.InvalidInputError)
         assert reason in str(answer)
 
+    def test_words_are_where_the_text_has_them(self, tokenizer_folder: Path) -> None:
+        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, {**TEXT, "words": True})
+        texts = ["a naïve  elephants' café", "unbelievableness 🙂"]
+        data = np.array([[text.encode()] for text in texts], object)
+        (answer,) = tokenize([{"text": data}])
+        assert isinstance(answer, dict)
+        found = [
+            [
+                text[begin:end]
+                for start, (begin, end) in zip(starts, places, strict=True)
+                if start >= 0
+            ]
+            for text, starts, places in zip(
+                texts, answer["word_starts"], answer["offsets"].tolist(), strict=True
+            )
+        ]
+        assert found == [["a", "naïve", "elephants", "'", "café"], ["unbelievableness", "🙂"]]
+        first, second = answer["word_starts"].tolist()
+        assert first == [1, 2, 3, 4, 5]
+        assert second[0] == 1
+        assert second[1] > 2, "a word of several tokens"
+        assert second[2:] == [-1, -1, -1], "padded"
+
+    def test_words_of_a_text_that_is_padded_on_the_left(self, tokenizer_folder: Path) -> None:
+        spec = {**TEXT, "words": True, "padding_side": "left"}
+        tokenize = text_tokenizer.TextTokenizer(tokenizer_folder, spec)
+        (answer,) = tokenize([{"text": np.array([[b"red apple pie"], [b"apple"]], object)}])
+        assert isinstance(answer, dict)
+        start = answer["word_starts"][1][0]
+        apple = answer["input_ids"][0][answer["word_starts"][0][1]]
+        assert answer["input_ids"][1][start] == apple
+
     def test_a_null_byte_is_dropped_as_the_tokenizer_does(
         self, tokenize: text_tokenizer.TextTokenizer
     ) -> None:
@@ -427,6 +459,26 @@ class TestEngine:
             assert isinstance(answer, dict)
             np.testing.assert_array_equal(answer["sequence"], request["input_ids"] * 2)
             np.testing.assert_array_equal(answer["sum"], request["input_ids"].sum(1))
+
+    def test_outputs_by_words_are_cut_to_their_own_words(self) -> None:
+        class Words(_Doubling):
+            def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+                return {"rows": inputs["word_starts"] * 2}
+
+        inputs = [
+            {"name": "input_ids", "ragged": True, "pad": 0},
+            {"name": "word_starts", "ragged": True, "pad": -1},
+        ]
+        outputs = [{"name": "rows", "ragged": True, "ragged_as": "word_starts"}]
+        requests = [
+            {"input_ids": np.ones((1, tokens), np.int64), "word_starts": np.arange(words)[None]}
+            for tokens, words in ((9, 2), (9, 7), (4, 3), (10, 1))
+        ]
+        with engine_over(Words(), inputs=inputs, outputs=outputs) as run:
+            answers = run(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            assert isinstance(answer, dict)
+            np.testing.assert_array_equal(answer["rows"], request["word_starts"] * 2)
 
     def test_similar_lengths_share_a_batch_and_different_ones_do_not(self) -> None:
         runtime = _Doubling()

@@ -78,7 +78,7 @@ def test_an_unreachable_server_is_tried_again_within_the_deadline() -> None:
 def test_closing_ends_what_is_in_flight(server: TritonServer) -> None:
     async def ask() -> None:
         client = AsyncClient(server.url, app="demo")
-        call = asyncio.create_task(client.classify(text="sleep3", timeout_s=10))
+        call = asyncio.create_task(client.classify(text="sleep1.5", timeout_s=10))
         await asyncio.sleep(0.3)
         began = time.monotonic()
         await client.close()
@@ -95,7 +95,7 @@ def test_closing_ends_what_is_in_flight(server: TritonServer) -> None:
 def test_a_cancelled_call_is_the_callers_own_doing(server: TritonServer) -> None:
     async def ask() -> None:
         async with AsyncClient(server.url, app="demo") as client:
-            call = asyncio.create_task(client.classify(text="sleep3", timeout_s=10))
+            call = asyncio.create_task(client.classify(text="sleep1", timeout_s=10))
             await asyncio.sleep(0.2)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):

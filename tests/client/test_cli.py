@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.command_line import tritium
+from tests.support.command_line import tritium, tritium_inside
 from tests.support.demo_repository import LABELS, expected_label
 from tests.support.triton import TritonServer, free_port
 
@@ -55,7 +55,7 @@ def test_version() -> None:
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
-    ended = tritium(*arguments)
+    ended = tritium_inside(*arguments)
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr

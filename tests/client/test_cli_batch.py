@@ -17,7 +17,7 @@ from tests.support.batch import (
     run_without_server,
     write_items,
 )
-from tests.support.command_line import on_terminal, started
+from tests.support.command_line import on_terminal, started, tritium_inside
 from tests.support.triton import TritonServer
 
 from tritium_client._batch.errors import BatchError
@@ -81,7 +81,7 @@ def test_wrong_usage_ends_with_2(
     }
     for name, text in files.items():
         Path(name).write_text(text)
-    ended = classify("--url", NOBODY, *arguments)
+    ended = tritium_inside("classify", "--app", "demo", "--url", NOBODY, *arguments)
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr

@@ -21,7 +21,7 @@ from tests.support.batch import (
     run_without_server,
     write_items,
 )
-from tests.support.command_line import started, tritium, wait_until
+from tests.support.command_line import started, tritium_inside, wait_until
 from tests.support.demo_repository import expected_label, write_repository
 from tests.support.triton import TritonServer, free_port, triton_server
 
@@ -34,7 +34,7 @@ from tritium_client._batch.run import GONE_AFTER
 
 @pytest.mark.e2e
 def test_a_run_that_was_killed_is_continued(server: TritonServer, tmp_path: Path) -> None:
-    count = 150
+    count = 80
     items = write_items(tmp_path / "items.jsonl", [SLOW] * count)
     output = tmp_path / "answers.jsonl"
     arguments = ["--url", server.url, "--input", str(items), "--output", str(output)]
@@ -226,7 +226,7 @@ def test_without_server_or_app_nothing_is_touched(
     arguments = ["--app", app, "--url", url, "--input", str(items), "--output", str(output)]
     for added in ([], ["--overwrite"], ["--json"]):
         begun = time.monotonic()
-        ended = tritium("classify", *arguments, *added)
+        ended = tritium_inside("classify", *arguments, *added)
         assert time.monotonic() - begun < 10
         assert (ended.returncode, ended.stdout) == (1, "")
         (line,) = ended.stderr.splitlines()
@@ -238,8 +238,8 @@ def test_without_server_or_app_nothing_is_touched(
 
 @pytest.mark.e2e
 def test_a_server_that_dies_ends_the_run_and_another_continues_it(tmp_path: Path) -> None:
-    count, port = 150, free_port()
-    repository = write_repository(tmp_path / "repository")
+    count, port = 110, free_port()
+    repository = write_repository(tmp_path / "repository", texts_only=True)
     items = write_items(tmp_path / "items.jsonl", [SLOW] * count)
     output = tmp_path / "answers.jsonl"
     arguments = ["--url", f"127.0.0.1:{port}", "--input", str(items), "--output", str(output)]
@@ -270,8 +270,8 @@ def test_a_server_that_dies_ends_the_run_and_another_continues_it(tmp_path: Path
 @pytest.mark.e2e
 def test_a_server_that_is_restarted_in_the_middle_costs_no_item(tmp_path: Path) -> None:
     port = free_port()
-    repository = write_repository(tmp_path / "repository")
-    items = write_items(tmp_path / "items.jsonl", [SLOW] * 150)
+    repository = write_repository(tmp_path / "repository", texts_only=True)
+    items = write_items(tmp_path / "items.jsonl", [SLOW] * 80)
     output = tmp_path / "answers.jsonl"
     arguments = ["--url", f"127.0.0.1:{port}", "--input", str(items), "--output", str(output)]
     with triton_server(repository, port=port) as first:
@@ -284,7 +284,7 @@ def test_a_server_that_is_restarted_in_the_middle_costs_no_item(tmp_path: Path) 
         run.__exit__(None, None, None)
     assert process.returncode == 0
     lines = by_id(read(output))
-    assert len(lines) == 150
+    assert len(lines) == 80
     assert all("label" in line for line in lines.values())
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.command_line import tritium
+from tests.support.command_line import tritium, tritium_inside
 from tests.support.other_verbs import APP
 from tests.support.triton import TritonServer
 
@@ -62,7 +62,7 @@ def test_many_items(server: TritonServer, tmp_path: Path) -> None:
 def test_what_goes_wrong_is_said_in_a_line(
     server: TritonServer, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    ended = tritium("embed", "--url", server.url, *arguments)
+    ended = tritium_inside("embed", "--url", server.url, *arguments)
     assert (ended.returncode, ended.stdout) == (code, "")
     assert words in " ".join(ended.stderr.replace("\u2502", " ").split())
 

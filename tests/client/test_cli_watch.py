@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.command_line import on_terminal, started, tritium
+from tests.support.command_line import on_terminal, started, tritium_inside
 from tests.support.demo_repository import write_alias, write_repository
 from tests.support.triton import TritonServer, free_port, triton_server
 
@@ -193,7 +193,7 @@ def test_looks_keep_their_interval() -> None:
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], said: str) -> None:
-    ended = tritium("status", *arguments, TRITIUM_URL=NOBODY)
+    ended = tritium_inside("status", *arguments, TRITIUM_URL=NOBODY)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in " ".join(ended.stderr.replace("│", " ").split())
     assert "Traceback" not in ended.stderr

@@ -16,6 +16,25 @@ from tritium_client._shadows import LOG_EVERY_S, WINDOW, Comparison, Tallies, Ta
 from tritium_client._wire import Answer, EntryPointConfig
 
 
+def annotated(values: list[float], thresholds: list[float]) -> Answer:
+    labels = ("a", "b")
+    release = EntryPointConfig(
+        "pets", 1, "x", labels, ("text",), "mock", "fp32", "1.3", (), "", tuple(thresholds)
+    )
+    return Answer(release, np.array(values, np.float32))
+
+
+def test_label_sets_agree_when_the_same_labels_hold() -> None:
+    one, other = annotated([0.6, 0.2], [0.5, 0.5]), annotated([0.45, 0.3], [0.4, 0.5])
+    found = compare("annotate", one, other)
+    assert found is not None
+    assert found.agree
+    assert found.difference == pytest.approx(0.15, abs=1e-6)
+    fewer = compare("annotate", one, annotated([0.45, 0.3], [0.5, 0.5]))
+    assert fewer is not None
+    assert fewer.agree is False
+
+
 def answer(labels: tuple[str, ...], values: Any, offsets: Any = ()) -> Answer:
     release = EntryPointConfig("pets", 1, "x", labels, ("text",), "mock", "fp32", "1.2", (), "")
     return Answer(release, np.array(values, np.float32), tuple(offsets))

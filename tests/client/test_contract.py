@@ -46,6 +46,13 @@ def test_entry_points_are_named_by_what_is_given() -> None:
     )
 
 
+def test_an_app_has_one_main_entry_point_by_what_it_does() -> None:
+    names = contract.main_entry_points("shop")
+    assert set(names) == set(contract.VERBS) == set(contract.VERB_OF.values())
+    assert names["classify"] == "shop_classify"
+    assert names["embed"] == "shop_embed_text", "there is no vector of both together"
+
+
 def test_the_role_of_a_component_is_found_in_what_triton_says() -> None:
     for role in contract.ROLES:
         name = contract.component("demo", role, "0123456789abcdef")

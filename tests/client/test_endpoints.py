@@ -182,7 +182,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
 def test_one_of_two_servers_is_killed_under_load_and_comes_back(
     tmp_path: Path, sent: Counter[tuple[str, bool]]
 ) -> None:
-    repository = write_repository(tmp_path / "repo")
+    repository = write_repository(tmp_path / "repo", texts_only=True)
     ports = [free_port(), free_port()]
     urls = [f"127.0.0.1:{port}" for port in ports]
     with (
@@ -265,7 +265,7 @@ with Client("{name}:{port}", app="demo") as client:
 def test_a_name_with_two_addresses_is_two_servers(tmp_path: Path) -> None:
     hosts, name, port = tmp_path / "hosts", "two-servers.test", free_port()
     hosts.write_text("".join(f"127.0.0.{host} {name}\n" for host in (1, 2)))
-    repository = write_repository(tmp_path / "repo")
+    repository = write_repository(tmp_path / "repo", texts_only=True)
     script = ASK_BY_NAME.replace("{name}", name).replace("{port}", str(port))
     with (
         triton_server(repository, port=port) as first,

@@ -65,6 +65,9 @@ def test_it_embeds_tags_and_scores_as_well() -> None:
             tag=lambda text, image: ["O", "B-PER", "I-PER"] if image is None else ["O"] * 3,
         ),
         "prices": MockApp(labels=("price", "tax"), score=lambda text, image: [10, 1.9]),
+        "moods": MockApp(
+            labels=("calm", "dark", "sad"), annotate=lambda text, image: [0.5, 0.9, 0]
+        ),
     }
     with Client(transport=MockTransport(apps)) as client:
         assert client.embed_text("a", app="search").vector.tolist() == pytest.approx([0.6, 0.8])
@@ -72,13 +75,17 @@ def test_it_embeds_tags_and_scores_as_well() -> None:
         tagging = client.tag("met Ada  Lovelace", app="names")
         assert [one.text for one in tagging.entities] == ["Ada  Lovelace"]
         assert client.tag("met Ada Lovelace", b"x", app="names").entities == ()
+        moods = client.annotate(text="a", app="moods")
+        assert [one.label for one in moods.labels] == ["dark", "calm"]
+        assert [one.label for one in moods.ranking] == ["dark", "calm", "sad"]
+        assert moods.thresholds == {"calm": 0.5, "dark": 0.5, "sad": 0.5}
         score = client.score(text="a", app="prices")
         assert (score.value, score.names) == (10, ("price", "tax"))
         with pytest.raises(AppLacksCapability, match="'search' answers embed text or embed image"):
             client.classify(text="a", app="search")
         with pytest.raises(ServerError, match="for 2 words"):
             client.tag("two words", app="names")
-        assert client.apps() == ("names", "prices", "search")
+        assert client.apps() == ("moods", "names", "prices", "search")
 
 
 def test_a_mock_may_have_a_candidate() -> None:

@@ -48,7 +48,7 @@ def proxy(server: TritonServer) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    repository = write_repository(tmp_path_factory.mktemp("second") / "repo")
+    repository = write_repository(tmp_path_factory.mktemp("second") / "repo", texts_only=True)
     with triton_server(repository) as running:
         yield running
 
@@ -197,7 +197,7 @@ def test_a_server_that_does_not_have_the_app_yet_is_no_answer(
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """A server with room for two waiting texts."""
-    repository = write_repository(tmp_path_factory.mktemp("narrow") / "repo")
+    repository = write_repository(tmp_path_factory.mktemp("narrow") / "repo", texts_only=True)
     path = repository / STAGES["text"][1] / "config.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.dynamic_batching.default_queue_policy.max_queue_size = 2

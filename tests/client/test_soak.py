@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 FULL = bool(os.environ.get("TRITIUM_TEST_FULL"))
-CALLS = 200_000 if FULL else 6_000
+CALLS = 200_000 if FULL else 3_000
 TIMEOUT_S = 3_000 if FULL else 120
 MAX_GROWTH_MB = 20
 

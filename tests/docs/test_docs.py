@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def test_shell_lines_are_understood(block: Block) -> None:
             assert words == ["source", ".venv/bin/activate"]
 
 
+@cache
 def verbs() -> dict[str, Any]:
     app, missing = build_app()
     assert missing == []

@@ -25,7 +25,7 @@ from tritium_deploy import Server
 pytestmark = pytest.mark.e2e
 
 FULL = bool(os.environ.get("TRITIUM_TEST_FULL"))
-SECONDS = float(os.environ.get("TRITIUM_SOAK_S", "3600" if FULL else "20"))
+SECONDS = float(os.environ.get("TRITIUM_SOAK_S", "3600" if FULL else "8"))
 WARM_UP_S = SECONDS / 10
 WINDOW_S = SECONDS / 60
 """Throughput is counted in windows: of a minute, in an hour."""

@@ -11,13 +11,19 @@ import pytest
 
 from tests.e2e.conftest import FULL
 from tests.support.command_line import tritium
+from tests.support.pictures import png
 from tests.support.tasks import MOODS, SCORES, TAGS, task_bundle
-from tritium_builders import Bundle, build
-from tritium_builders.release import load_release, release_folder
-from tritium_builders.verdicts import spans_of
+from tritium_builders import Bundle, Sample, build
+from tritium_builders.errors import PublishError
+from tritium_builders.history import read_history
+from tritium_builders.release import list_releases, load_release, release_folder
+from tritium_builders.verdicts import meaning_of, spans_of
 from tritium_client import AppLacksCapability, Client, InvalidInput
 from tritium_client.contract import Task
 from tritium_deploy import Ports, Server, serve
+from tritium_deploy.errors import GateError
+from tritium_deploy.rollout import Rollout, RolloutSettings
+from tritium_deploy.rollout.settings import GateSettings
 
 pytestmark = pytest.mark.e2e
 TASKS: tuple[Task, ...] = ("multilabel", "regression", "tagging", "embedding")
@@ -133,6 +139,55 @@ def test_a_text_without_words_is_refused(server: Server) -> None:
             client.tag("\u200b\u200b")
         with pytest.raises(AppLacksCapability):
             client.score(text="a")
+
+
+def test_an_app_keeps_its_task(bundles: dict[Task, Bundle], repository: Path) -> None:
+    folder = bundles["multilabel"].folder.parent / "other"
+    other = task_bundle(folder, "regression", app="multilabel")
+    with pytest.raises(PublishError, match="has releases that annotate"):
+        build(other, repository=repository, target="openvino")
+    assert list_releases(repository, "multilabel")[-1:] == [2 if FULL else 1]
+
+
+@pytest.mark.parametrize("task", ["embedding", "tagging"])
+def test_a_release_of_any_task_is_rolled_out(
+    task: Task,
+    bundles: dict[Task, Bundle],
+    repository: Path,
+    server: Server,
+    tmp_path: Path,
+) -> None:
+    """Vectors of another space need somebody's consent; both are measured by their own gates."""
+    right = ((0, 1, "ANIMAL"),) if task == "tagging" else None
+    labelled = [
+        Sample(f"v{index}", sample.text, png(70, 50, seed=900 + index), target=right)
+        for index, sample in enumerate(bundles[task].golden[:4])
+    ]
+    bundle = task_bundle(tmp_path / task, task, head_seed=5, validation=labelled)
+    number = build(bundle, repository=repository, target="openvino").number
+    settings = RolloutSettings(
+        gates=GateSettings(accuracy_margin=100, latency_ratio=50, latency_pairs=20)
+    )
+    with (
+        Rollout(repository, [server.grpc_url], settings=settings) as rollout,
+        Client(server.grpc_url, app=task) as client,
+    ):
+        if task == "embedding":
+            with pytest.raises(GateError, match="--new-space"):
+                rollout.promote(task, number)
+        rollout.promote(task, number, new_space=task == "embedding")
+        gates = {gate.gate: gate.found for gate in read_history(repository, task)[-1].gates}
+        assert meaning_of(bundle.manifest).right in gates["accuracy"]
+        sample = bundle.golden[0]
+        if task == "embedding":
+            answer = client.embed_text(sample.text)
+            np.testing.assert_allclose(answer.vector, sample.expected["text"], atol=1e-4)
+        else:
+            tagged = client.tag(sample.text, sample.image)
+            rows = np.array(sample.expected["text,image"]).reshape(-1, len(TAGS))
+            assert [one.tag for one in tagged.tags] == [TAGS[best] for best in rows.argmax(1)]
+            assert tagged.release == number
+        rollout.rollback(task, to=1)
 
 
 @pytest.mark.parametrize(

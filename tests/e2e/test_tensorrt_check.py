@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import TrainedDemo, tritium
+from tests.support.command_line import tritium_inside
+from tests.support.known import known_bundle
 from tritium_builders.tensorrt.check import CheckReport
 
 BUCKETS = [16, 32, 64, 128, 256]
@@ -50,14 +54,15 @@ def test_the_demo_app_casts_passes_its_gates_and_builds_ahead_of_time(
 
 
 def test_people_see_what_was_built_and_what_was_not_proved(
-    demo: TrainedDemo, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    bundle = known_bundle(tmp_path / "known")
     done = tritium(
-        "build", str(demo.folder), "--target", "tensorrt", "--check", "--buckets", "16,256"
+        "build", str(bundle.folder), "--target", "tensorrt", "--check", "--buckets", "16,48"
     )
     assert done.returncode == 0, done.stderr
-    for words in ("TensorRT for RTX", "2: 16, 256 tokens", "fusion_head_image", "parity"):
+    for words in ("TensorRT for RTX", "2: 16, 48 tokens", "fusion_head_image", "parity"):
         assert words in done.stdout
     assert "Not shown here: that the plans" in done.stdout
 
@@ -74,7 +79,7 @@ def test_people_see_what_was_built_and_what_was_not_proved(
 def test_what_cannot_be_checked_is_one_line(
     demo: TrainedDemo, arguments: list[str], message: str
 ) -> None:
-    done = tritium("build", str(demo.folder), "--target", "tensorrt", "--check", *arguments)
+    done = tritium_inside("build", str(demo.folder), "--target", "tensorrt", "--check", *arguments)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert message in line
@@ -86,8 +91,8 @@ def test_tensorrt_options_are_for_tensorrt(demo: TrainedDemo) -> None:
         ["--cuda-graphs"],
         ["--target", "tensorrt", "--compute-capability", "8.6"],
     ):
-        done = tritium("build", str(demo.folder), *arguments)
+        done = tritium_inside("build", str(demo.folder), *arguments)
         assert done.returncode == 2
-    done = tritium("build", str(demo.folder), "--precision", "fp16")
+    done = tritium_inside("build", str(demo.folder), "--precision", "fp16")
     assert done.returncode == 1
     assert "fp16 is for --target tensorrt" in done.stderr

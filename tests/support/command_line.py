@@ -1,7 +1,9 @@
-"""The `tritium` command as a shell runs it: to its end, beside the test, or on a terminal."""
+"""The `tritium` command: as a shell runs it (to its end, beside the test, or on a terminal), and
+inside this process, where only what it says is of interest."""
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import signal
@@ -11,8 +13,12 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import pytest
+
+from tritium_client.cli import main
 
 TRITIUM = str(Path(sys.executable).parent / "tritium")
 TIMEOUT_S = 60.0
@@ -32,6 +38,25 @@ def tritium(
         timeout=TIMEOUT_S,
         check=False,
     )
+
+
+def tritium_inside(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in this process, which spares the second that a new one takes to start.
+
+    For what ends soon and leaves the process as it was, as wrong usage does.
+    """
+    out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - set(wanted := _environment(environment)):
+            patch.delenv(name)
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["tritium", *arguments])
+        with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as end:
+            main()
+    code = end.value.code if isinstance(end.value.code, int) else 1
+    printed, said = (stream.detach().getvalue().decode() for stream in (out, errors))
+    return subprocess.CompletedProcess(arguments, code, printed, said)
 
 
 @contextmanager
@@ -104,10 +129,14 @@ def on_terminal(*arguments: str, **environment: str) -> Iterator[Terminal]:
         [TRITIUM, *arguments], env=clean, stdin=other_end, stdout=other_end, stderr=other_end
     )
     os.close(other_end)
+    # Whoever reads the screen is not kept waiting for ever.
+    limit = threading.Timer(TIMEOUT_S, process.kill)
+    limit.start()
     with process:
         try:
             yield Terminal(process, screen)
         finally:
+            limit.cancel()
             process.kill()
             os.close(screen)
 

@@ -93,20 +93,30 @@ def expected_label(release: int, *, text: bytes = b"", first_byte: int = 0) -> s
     return labels[(len(text) + first_byte) % len(labels)]
 
 
-def write_repository(repository: Path) -> Path:
-    """Write components, both releases of `demo` with release 1 live, and the app `words`."""
+def write_repository(repository: Path, *, texts_only: bool = False) -> Path:
+    """Write components, both releases of `demo` with release 1 live, and the app `words`.
+
+    Args:
+        repository: Where.
+        texts_only: Leave out pictures and release 2: six processes less for a server to start.
+    """
+    entry_points = (TEXT,) if texts_only else ENTRY_POINTS
     for modality, (stage, model) in STAGES.items():
+        if (modality,) not in entry_points:
+            continue
         code = READER.replace("{stage}", stage).replace("{input}", modality)
         write_model(repository, _python(model, [_bytes(modality)], _read(modality)), 1, code)
     for release, labels in LABELS.items():
-        for modalities in ENTRY_POINTS:
+        if texts_only and release > 1:
+            continue
+        for modalities in entry_points:
             head = _head(release, modalities)
             code = HEAD.replace("{modalities}", repr(modalities))
             code = code.replace("{labels}", str(len(labels)))
             inputs = [tensor for modality in modalities for tensor in _read(modality)]
             write_model(repository, _python(head, inputs, [_probabilities(labels)]), 1, code)
             write_graph(repository, release, modalities)
-    for modalities in ENTRY_POINTS:
+    for modalities in entry_points:
         write_alias(repository, 1, modalities)
     write_graph(repository, 1, TEXT, app=WORDS)
     write_alias(repository, 1, TEXT, app=WORDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ A10 = BuildMachine("10.13.2.6", Gpu("NVIDIA A10", (8, 6)))
 class NoGpu:
     """Builds as on a machine with an A10; counts the plans that were built.
 
+    A plan that was built before, from the same graph for the same profiles, is counted and copied:
+    the machine has another name now and then, and is the same.
+
     Args:
         patch: Undone when the test, or the module, ends.
         folder: Where the graphs are kept that the plans were built from.
@@ -41,6 +45,7 @@ class NoGpu:
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.built: list[str] = []
         self._folder = folder
+        self._plans: dict[str, BuiltPlan] = {}
         self.machine = A10
         patch.setattr(machine, "find_build_machine", lambda _arguments: self.machine)
         patch.setattr(make, "run_plan_worker", self._build)
@@ -48,6 +53,11 @@ class NoGpu:
 
     def _build(self, request: PlanRequest) -> BuiltPlan:
         self.built.append(request.graph.stem)
+        profiles = request.model_dump_json(include={"profiles"})
+        key = f"{file_entry(request.graph).sha256} {profiles}"
+        if key in self._plans:
+            shutil.copyfile(self._plans[key].file, request.plan)
+            return replace(self._plans[key], file=request.plan)
         built = plans.run_plan_worker(
             PlanRequest(
                 graph=request.graph,
@@ -57,6 +67,8 @@ class NoGpu:
             )
         )
         shutil.copyfile(request.graph, self.graph_of(request.plan))
+        kept = shutil.copyfile(request.plan, self._folder / f"{len(self._plans)}.plan")
+        self._plans[key] = replace(built, file=kept)
         return built
 
     def graph_of(self, plan: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tritium_builders.data.dataset import Dataset, ImageFile, Item, Side
 from tritium_builders.data.manifest import LoadedManifest
+from tritium_builders.data.targets import entity_labels, held_labels
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,6 +101,15 @@ class Duplicates(_Record):
     """Up to five sets of ids that share a picture or a text across splits."""
 
 
+class Previous(_Record):
+    """The bundle that one continues."""
+
+    bundle: str
+    """Its folder, as it was named."""
+    hash: str
+    app: str
+
+
 class DataCard(_Record):
     """The content of data_card.json."""
 
@@ -124,6 +134,8 @@ class DataCard(_Record):
     duplicates: Duplicates
     notes: list[str]
     """What somebody should look at."""
+    previous: Previous | None = None
+    """The bundle whose data this adds to."""
 
     def to_json(self) -> bytes:
         """Write data_card.json, the same bytes for the same data."""
@@ -149,7 +161,7 @@ def make_card(
     """
     dataset = loaded.dataset
     labels = _labels(dataset, sides)
-    totals = [counts.train + counts.validation + counts.test for counts in labels.values()]
+    totals = [counts.train + counts.validation + counts.test for counts in labels.values()] or [1]
     duplicates = _duplicates(dataset.items, sides)
     cut = sum(length > max_tokens for length in tokens)
     facts = loaded.facts
@@ -191,7 +203,16 @@ def normalised(text: str) -> str:
 
 
 def _labels(dataset: Dataset, sides: Sequence[Side]) -> dict[str, LabelCounts]:
-    counts = Counter(zip((item.label for item in dataset.items), sides, strict=True))
+    counts = Counter(
+        (label, side)
+        for item, side in zip(dataset.items, sides, strict=True)
+        for label in held_labels(item, dataset.task)
+    )
+    names: Iterable[str] = dataset.labels
+    if dataset.task in {"regression", "embedding"}:
+        names = ()
+    if dataset.task == "tagging":
+        names = sorted(entity_labels(dataset.items))
     return {
         label: LabelCounts(
             train=counts[label, "train"],
@@ -199,14 +220,14 @@ def _labels(dataset: Dataset, sides: Sequence[Side]) -> dict[str, LabelCounts]:
             test=counts[label, "test"],
             share=round(sum(counts[label, side] for side in SIDES) / len(dataset.items), 4),
         )
-        for label in dataset.labels
+        for label in names
     }
 
 
 def _duplicates(items: Sequence[Item], sides: Sequence[Side]) -> Duplicates:
-    labels: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[object]] = defaultdict(set)
     for item in items:
-        labels[item.content_hash].add(item.label)
+        labels[item.content_hash].add((item.label, item.target))
     pictures = _on_two_sides(items, sides, _picture)
     texts = _on_two_sides(items, sides, lambda item: normalised(item.text))
     return Duplicates(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from tritium_builders.errors import RecipeError
-from tritium_builders.samples import Sample
+from tritium_builders.samples import Sample, Target
+from tritium_client.contract import Task
 
 Side = Literal["train", "validation", "test"]
 """Trained on; watched by early stopping; held out for the accuracy figures."""
@@ -50,10 +51,13 @@ class Item:
     image: bytes | ImageFile
     """An encoded picture (JPEG, PNG, WebP, GIF, BMP), or where it lies."""
     label: str
+    """What is right; for other tasks than classification, what items are spread over folds by."""
     group: str
     """Near-duplicates share a group, and a group is never on both sides of a split."""
     side: Side | None = None
     """Where the data's owner put it; None where folds decide."""
+    target: Target | None = None
+    """What is right where that is no single label: labels, scores, or entities."""
 
     def read_image(self) -> bytes:
         """The encoded picture.
@@ -72,7 +76,11 @@ class Item:
 
     def sample(self, *, labelled: bool) -> Sample:
         """Turn the item into a bundle's sample, with or without its label."""
-        return Sample(self.id, self.text, self.read_image(), self.label if labelled else None)
+        if not labelled:
+            return Sample(self.id, self.text, self.read_image())
+        if self.target is not None:
+            return Sample(self.id, self.text, self.read_image(), target=self.target)
+        return Sample(self.id, self.text, self.read_image(), self.label or None)
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Dataset:
     licence: str
     label_order: tuple[str, ...] = ()
     """The labels in the order that the data's owner gave; none: sorted."""
+    task: Task = "classification"
+    """What its targets are for."""
 
     def __post_init__(self) -> None:
         repeated = [
@@ -97,17 +107,19 @@ class Dataset:
         ]
         if repeated:
             raise RecipeError(f"{self.name}: id {repeated[0]!r} is used twice; make ids unique")
-        if len(self.labels) < 2:
+        if self.task == "classification" and len(self.labels) < 2:
             raise RecipeError(f"{self.name}: {len(self.labels)} labels; a classifier needs two")
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """All labels, in the order of every classifier's probabilities."""
-        return self.label_order or tuple(sorted({item.label for item in self.items}))
+        if self.label_order or self.task != "classification":
+            return self.label_order
+        return tuple(sorted({item.label for item in self.items}))
 
     @cached_property
     def targets(self) -> tuple[int, ...]:
-        """For each item the index of its label."""
+        """For each item the index of its label, of a classification."""
         index = {label: number for number, label in enumerate(self.labels)}
         return tuple(index[item.label] for item in self.items)
 

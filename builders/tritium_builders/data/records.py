@@ -14,8 +14,9 @@ from tritium_builders.data.problems import Problems
 from tritium_builders.errors import RecipeError, needs
 
 FORMATS = (".csv", ".jsonl", ".ndjson", ".parquet")
-NAMES = ("id", "text", "image", "label", "group", "split")
-REQUIRED = ("text", "image", "label")
+NAMES = ("id", "text", "image", "label", "group", "split", "entities")
+REQUIRED = ("text", "image")
+"""Of every task; `TargetColumns.required` has the others."""
 LONGEST_FIELD = 1 << 24
 """Characters of a CSV field; csv's own limit is 131,072, and texts have a limit of their own."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

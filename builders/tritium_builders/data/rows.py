@@ -12,6 +12,8 @@ from tritium_builders.data.dataset import Side
 from tritium_builders.data.problems import Problems
 from tritium_builders.data.progress import track
 from tritium_builders.data.records import REQUIRED, Record, describe
+from tritium_builders.data.targets import TargetColumns, TargetReader
+from tritium_builders.samples import Target
 from tritium_client.contract import MAX_TEXT_BYTES
 
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -30,9 +32,12 @@ class Row:
     path: Path
     """Where that lies."""
     label: str
+    """Of a classification; else empty."""
     group: str | None
     """None: the item has no near-duplicates."""
     side: Side | None
+    target: Target | None = None
+    """Of other tasks."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def check_rows(
     columns: Mapping[str, str],
     place: Place,
     problems: Problems,
+    where: TargetColumns = TargetColumns(),  # noqa: B008 - it never changes
 ) -> list[Row]:
     """Check what can be checked without reading a picture.
 
@@ -59,21 +65,23 @@ def check_rows(
         columns: Our name of a column -> the manifest's.
         place: Where the pictures lie.
         problems: Receives what is wrong; such records are left out.
+        where: What says what is right.
 
     Raises:
         ManifestError: when a column is missing or there is nothing to check at all.
     """
-    for name in REQUIRED:
+    required = (*REQUIRED, *where.required)
+    columns = {**columns, **where.columns}
+    for name in required:
         # Of a file that holds nothing there is more to say than that columns are missing.
         if name not in there and (there or records):
-            problems.add(
-                "is missing", f"add it, or say data.columns.{name} = ...", column=columns[name]
-            )
+            fix = "data.values" if name in where.columns else f"data.columns.{name} = ..."
+            problems.add("is missing", f"add it, or say {fix}", column=columns[name])
     if not records and not len(problems):
         problems.add("holds no items", "write at least one item a label")
-    if not records or not there.issuperset(REQUIRED):
+    if not records or not there.issuperset(required):
         problems.tell()
-    reader = _Reader(there, columns, place, problems)
+    reader = _Reader(there, columns, place, problems, where)
     found = (reader.row(record) for record in track(records, "Checking rows", total=len(records)))
     rows = [row for row in found if row is not None]
     _check_ids(rows, columns["id"], problems)
@@ -82,8 +90,15 @@ def check_rows(
 
 class _Reader:
     def __init__(
-        self, there: set[str], columns: Mapping[str, str], place: Place, problems: Problems
+        self,
+        there: set[str],
+        columns: Mapping[str, str],
+        place: Place,
+        problems: Problems,
+        where: TargetColumns,
     ) -> None:
+        self._labelled = where.task == "classification"
+        self._targets = TargetReader(where, columns, problems)
         self._there = there
         self._columns = columns
         self._place = place
@@ -93,7 +108,9 @@ class _Reader:
     def row(self, record: Record) -> Row | None:
         """Turn a record into a row; None when there is anything wrong with it."""
         before = len(self._problems)
-        text, image, label = (self._required(record, name) for name in REQUIRED)
+        text, image = (self._required(record, name) for name in REQUIRED)
+        label = self._required(record, "label") if self._labelled else ""
+        target = self._targets.read(record, text)
         own_id = self._required(record, "id") if "id" in self._there else str(record.line)
         side = self._side(record)
         group = self._cell(record, "group") if record.values.get("group") is not None else None
@@ -106,7 +123,7 @@ class _Reader:
             return None
         if len(self._problems) > before:
             return None
-        return Row(record.line, own_id, text, image, path, label, group or None, side)
+        return Row(record.line, own_id, text, image, path, label, group or None, side, target)
 
     def _required(self, record: Record, name: str) -> str | None:
         value = self._cell(record, name)
@@ -189,6 +206,21 @@ def _check_ids(rows: Iterable[Row], column: str, problems: Problems) -> None:
             )  # fmt: skip
 
 
+def check_label_sets(
+    rows: Sequence[Row], wanted: Sequence[str], column: str, problems: Problems
+) -> None:
+    """Check the labels of a multi-label manifest against the recipe's list, where it gives one."""
+    if not any(row.target for row in rows) and not len(problems):
+        problems.add("holds no label at all", "add some", column=column)
+    for row in rows if wanted else ():
+        for label in row.target or ():
+            if label not in wanted:
+                problems.add(
+                    f"{label!r} is not one of data.labels", "correct it or add it to the list",
+                    line=row.line, column=column,
+                )  # fmt: skip
+
+
 def check_labels(
     rows: Sequence[Row], wanted: Sequence[str], column: str, problems: Problems
 ) -> tuple[str, ...]:
@@ -220,11 +252,20 @@ def check_labels(
     return tuple(wanted)
 
 
-def check_sides(rows: Sequence[Row], columns: Mapping[str, str], problems: Problems) -> None:
-    """Check splits that the manifest gives: none is empty, and no group is on two sides."""
+def check_sides(
+    rows: Sequence[Row], columns: Mapping[str, str], problems: Problems, *, whole: bool = True
+) -> None:
+    """Check splits that the manifest gives: none is empty, and no group is on two sides.
+
+    Args:
+        rows: The items.
+        columns: Our name of a column -> the manifest's.
+        problems: Receives what is wrong.
+        whole: Whether these are all items, so that each split needs some.
+    """
     counts = Counter(row.side for row in rows)
     # While items have problems of their own, nobody knows which side they would be on.
-    empty = [side for side in SIDES if not counts[side]] if not len(problems) else []
+    empty = [side for side in SIDES if whole and not counts[side] and not len(problems)]
     for side in empty:
         problems.add(f"has no item in {side}", "give each split items", column=columns["split"])
     first: dict[str, Row] = {}

@@ -1,5 +1,6 @@
 """Architectures that a bundle keeps by name and weights, and how they are loaded."""
 
+from tritium_builders.models.ensembles import ConcatenatedEncoder, EnsembleHead
 from tritium_builders.models.fusion import (
     EMBEDDERS,
     FUSION_HEADS,
@@ -44,6 +45,8 @@ _ALL: tuple[type[KnownModule], ...] = (
     SingleModalityHead,
     ScaledHead,
     TemperatureScaled,
+    EnsembleHead,
+    ConcatenatedEncoder,
 )
 
 KNOWN_MODULES: dict[str, type[KnownModule]] = {module.kind: module for module in _ALL}
@@ -56,9 +59,11 @@ __all__ = [
     "KNOWN_MODULES",
     "TAGGERS",
     "ConcatFusion",
+    "ConcatenatedEncoder",
     "CrossAttentionFusion",
     "CrossModalTransformerFusion",
     "EfficientNetLite",
+    "EnsembleHead",
     "FusionHead",
     "GatedFusion",
     "HierarchicalFusion",

@@ -109,7 +109,7 @@ def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     """
     name = pretrained_name(source)
     model = load_pretrained(source, name)
-    tokenizer = _load_tokenizer(source, name)
+    tokenizer = load_tokenizer(source, name)
     preprocessing = TextPreprocessing(
         max_length=_max_length(name, model, tokenizer),
         padding_side="left" if tokenizer.padding_side == "left" else "right",
@@ -123,7 +123,16 @@ def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     return LoadedTextEncoder(module, _tokenizer_json(tokenizer), preprocessing)
 
 
-def _load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
+    """Load a fast tokenizer.
+
+    Args:
+        source: How the user named it, for messages.
+        name: A folder or a hub id.
+
+    Raises:
+        RecipeError: when it cannot be loaded, or is no fast one.
+    """
     from transformers import AutoTokenizer
 
     try:

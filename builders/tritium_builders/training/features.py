@@ -35,6 +35,9 @@ class Features:
     """INT64 [N, L] beside a sequence, 1 for a token; None beside pooled features."""
     image: Tensor
     """FP32 [N, D], or [N, P, D]."""
+    offsets: Tensor | None = None
+    """INT64 [N, W, 2]: where the words of texts that are tagged begin and end. `text` and its mask
+    have a row for each word then."""
 
     def select(self, indices: Tensor) -> Features:
         """Take some items.
@@ -43,7 +46,8 @@ class Features:
             indices: INT64 [M].
         """
         mask = None if self.text_mask is None else self.text_mask[indices]
-        return Features(self.text[indices], mask, self.image[indices])
+        offsets = None if self.offsets is None else self.offsets[indices]
+        return Features(self.text[indices], mask, self.image[indices], offsets)
 
 
 def compute_features(
@@ -69,8 +73,11 @@ def compute_features(
         tokenizer=_tokenizer(text),
         text=text.preprocessing,
         image=image.preprocessing,
+        task=dataset.task,
     ).eval()
-    text_key = _key(dataset, text.module, text.preprocessing.model_dump_json(), text.tokenizer_json)
+    by_words = b"words" if dataset.task == "tagging" else b""
+    described = text.preprocessing.model_dump_json()
+    text_key = _key(dataset, text.module, described, text.tokenizer_json + by_words)
     image_key = _key(dataset, image.module, image.preprocessing.model_dump_json())
     text_arrays = cached_files("text-features", text_key, lambda: _text_files(dataset, model))
     image_arrays = cached_files("image-features", image_key, lambda: _image_files(dataset, model))
@@ -79,6 +86,7 @@ def compute_features(
         text=_load(text_arrays["features"]),
         text_mask=None if pooled else _load(text_arrays["mask"]),
         image=_load(image_arrays["features"]),
+        offsets=_load(text_arrays["offsets"]) if by_words else None,
     )
 
 
@@ -103,6 +111,8 @@ def _key(dataset: Dataset, module: KnownModule, preprocessing: str, extra: bytes
 
 @torch.inference_mode()
 def _text_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
+    if model.task == "tagging":
+        return _word_files(dataset, model)
     rows = [_token_ids(item, model) for item in dataset.items]
     mask = text_tokenizer.pad(rows, "right", model.text.pad_id)["attention_mask"]
     outputs: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(rows)
@@ -134,6 +144,31 @@ def _image_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
         pixels = np.stack([_pixels(item, model) for item in batch])
         outputs.append(model.encode_image(torch.from_numpy(pixels)).numpy())
     return {"features": _dump(np.concatenate(outputs))}
+
+
+def _word_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
+    """A row of features for each word, and where the words are."""
+    spec = model.text.servable_spec()
+    words = [_words(item, model, spec) for item in dataset.items]
+    most = max(len(one.starts) for one in words)
+    mask = np.zeros((len(words), most), dtype=np.int64)
+    offsets = np.zeros((len(words), most, 2), dtype=np.int64)
+    found: list[npt.NDArray[np.float32]] = []
+    for index, one in enumerate(track(words, "Encoding words", total=len(words))):
+        ids = torch.tensor([one.ids])
+        own = model.encode_text(ids, torch.ones_like(ids), torch.tensor([one.starts]))[0].numpy()
+        mask[index, : len(own)], offsets[index, : len(own)] = 1, one.offsets
+        found.append(own)
+    rows = np.zeros((len(words), most, found[0].shape[-1]), dtype=np.float32)
+    rows[mask == 1] = np.concatenate(found)
+    return {"features": _dump(rows), "mask": _dump(mask), "offsets": _dump(offsets)}
+
+
+def _words(item: Item, model: FusionModel, spec: dict[str, Any]) -> text_tokenizer.Words:
+    try:
+        return text_tokenizer.encode_words(model.tokenizer, item.text.encode(), spec)
+    except ValueError as error:
+        raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 
 
 def _token_ids(item: Item, model: FusionModel) -> list[int]:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tritium_builders.models import FusionHead
-from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
+from tritium_builders.models.fusion.base import Given
 from tritium_builders.training.features import Features
 from tritium_builders.training.history import Epoch, Watch, ignore
 from tritium_builders.training.objective import Objective
 from tritium_builders.training.recipe import OptimiserTable
 from tritium_builders.training.splits import Split
-
-ENTRY_POINTS: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
-HeadKind = Literal["fusion", "text", "image"]
-"""The recipe's fusion head, or a perceptron over one modality for comparison."""
-HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 def fit(
@@ -84,20 +79,16 @@ def fit(
 
 
 @torch.inference_mode()
-def answers_of(head: FusionHead, features: Features, kind: HeadKind) -> dict[Given, Tensor]:
-    """Logits [N, K] for every set of modalities that the head takes."""
-    return {
-        given: logits_of(head, features, given)
-        for given in ENTRY_POINTS
-        if kind == "fusion" or given == (kind,)
-    }
+def answers_of(head: FusionHead, features: Features, given: Sequence[Given]) -> dict[Given, Tensor]:
+    """Logits [N, K], or [N, W, K], for each of the given sets of modalities."""
+    return {one: logits_of(head, features, one) for one in given}
 
 
 def logits_of(head: FusionHead, features: Features, given: Given) -> Tensor:
     """Logits FP32 [N, K] with these modalities given and the others absent."""
     text = features.text if "text" in given else None
     image = features.image if "image" in given else None
-    if features.text_mask is None:
+    if features.text_mask is None or not head.sequences:
         logits: Tensor = head(text, image)
     else:
         logits = head(text, image, features.text_mask if "text" in given else None)

@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from tritium_builders.data import Dataset
 from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
-    FUSION_HEADS,
+    HEADS,
     FusionHead,
+    LateFusion,
     LoadedImageEncoder,
     LoadedTextEncoder,
     SingleModalityHead,
 )
+from tritium_builders.models.fusion.base import Given
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.features import Features, compute_features
-from tritium_builders.training.fit import HeadKind, answers_of, fit, reproducible
+from tritium_builders.training.fit import answers_of, fit, reproducible
 from tritium_builders.training.history import Epoch, Stage
-from tritium_builders.training.objective import make_objective
+from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
+from tritium_builders.training.rounds.start import Start
 from tritium_builders.training.splits import Split
 
 
@@ -41,6 +46,8 @@ class Prepared:
     features: Features
     card: DataCard | None = None
     """What the data set consists of; None for the demo data set."""
+    start: Start | None = None
+    """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
@@ -67,11 +74,18 @@ class TrainedFold:
     held_out: tuple[int, ...]
     """Indices into the data set."""
     probabilities: Mapping[str, npt.NDArray[np.float32]]
-    """FP32 [held-out items, labels] by `modalities_key`."""
+    """What was answered, by `modalities_key`: FP32 [held-out items, labels], or [items, words,
+    labels]."""
     validation_accuracy: float
-    """Share of the validation side that is labelled rightly, with all that the head reads."""
+    """Score of the validation side, with all that the head reads; accuracy for one label."""
     validation_loss: float
-    """Cross-entropy of the same answers."""
+    """Loss of the same answers."""
+    finished: nn.Module
+    """What goes into the bundle: the head, and whatever brings its answers into their own unit."""
+    thresholds: tuple[float, ...] = ()
+    """Of a multi-label model: from which probability on each label holds."""
+    units: tuple[float, ...] = ()
+    """Of a regression: the spread of each score on the training side."""
     history: tuple[Stage, ...] = ()
     """Every epoch of every stage of the training."""
 
@@ -117,29 +131,32 @@ def train_fold(
         kind: Which head.
     """
     split = prepared.split(fold)
-    objective = make_objective(prepared.recipe, prepared.dataset)
+    objective = make_objective(prepared.recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(split.train))
-    table, features = prepared.recipe.optimiser, prepared.features
+    features = prepared.features
     with reproducible(seed):
-        head = _make_head(prepared, kind, objective.outputs)
         watched = torch.from_numpy(split.validation)
-        epochs, history = 0, []
-        for losses in head.stages(prepared.recipe.fusion.absent_loss):
-            stage: list[Epoch] = []
-            best = fit(head, features, objective, split, table, losses, stage.append)
-            epochs = max(epochs, best)
-            history.append(tuple(stage))
+        given = objective.given if kind == "fusion" else ((kind,),)
+        if kind == "fusion" and prepared.recipe.ensemble is not None:
+            from tritium_builders.training.ensembles import train_ensemble
+
+            head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+            history: tuple[Stage, ...] = ()
+        else:
+            head = make_head(prepared, kind, objective.outputs)
+            epochs, history = fit_head(prepared, head, objective, split, kind)
         targets = objective.targets[watched]
-        head.tune(answers_of(head, features.select(watched), kind), targets)
         if prepared.recipe.fusion.calibration == "temperature":
-            answers = answers_of(head, features.select(watched), kind)
+            answers = answers_of(head, features.select(watched), given)
             head = with_temperatures(head, answers, targets, objective)
-        validation = next(iter(answers_of(head, features.select(watched), kind).values()))
-        held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), kind)
+        validation = next(iter(answers_of(head, features.select(watched), given).values()))
+        held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), given)
+        thresholds = objective.thresholds(objective.answers(validation).numpy(), targets.numpy())
     return TrainedFold(
         fold=fold,
         seed=seed,
         head=head,
+        finished=objective.finish(head),
         epochs=epochs,
         held_out=tuple(split.held_out.tolist()),
         probabilities={
@@ -148,23 +165,74 @@ def train_fold(
         },
         validation_accuracy=objective.score(validation, targets),
         validation_loss=float(objective.validation_loss(validation, targets)),
-        history=tuple(history),
+        thresholds=thresholds,
+        units=objective.units,
+        history=history,
     )
 
 
-def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+def fit_head(
+    prepared: Prepared,
+    head: FusionHead,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind = "fusion",
+) -> tuple[int, tuple[Stage, ...]]:
+    """Train a head through all of its stages and tune it on the validation side.
+
+    Args:
+        prepared: What it is trained on, and how.
+        head: Ends with its best weights, in evaluation mode.
+        objective: What is minimised.
+        split: Which items are trained on, and which are watched; items may be there twice.
+        kind: What the head reads.
+
+    Returns:
+        The epoch that was best, from 1, of several stages the last such; and all epochs.
+    """
+    table, features = prepared.recipe.optimiser, prepared.features
+    watched = torch.from_numpy(split.validation)
+    epochs, history = 0, []
+    for losses in _stages(prepared.recipe, head, kind):
+        stage: list[Epoch] = []
+        best = fit(head, features, objective, split, table, losses, stage.append)
+        epochs = max(epochs, best)
+        history.append(tuple(stage))
+    given = objective.given if kind == "fusion" else ((kind,),)
+    answers = answers_of(head, features.select(watched), given)
+    head.tune(answers, objective.targets[watched], objective.validation_loss)
+    return epochs, tuple(history)
+
+
+def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
+    """What is minimised, one stage after the other."""
+    if kind != "fusion" and not isinstance(head, SingleModalityHead):
+        return ({(kind,): 1.0},)  # words are tagged by the same head, which sees no picture
+    return head.stages(recipe.fusion.absent_loss)
+
+
+def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
+    """Make a head with random weights, or with those of the bundle that is trained on.
+
+    Args:
+        prepared: Its recipe says which.
+        kind: The recipe's, or one that reads one modality.
+        outputs: How many logits it has for an item, K.
+    """
     table = prepared.recipe.fusion
     text_features = prepared.features.text.shape[-1]
     image_features = prepared.features.image.shape[-1]
-    if kind != "fusion":
+    if kind != "fusion" and prepared.recipe.task != "tagging":
         return SingleModalityHead(
             text_features=text_features if kind == "text" else 0,
             image_features=image_features if kind == "image" else 0,
             labels=outputs,
             dropout=table.dropout,
         )
-    head = FUSION_HEADS[table.strategy]
-    return head(
+    head = HEADS[table.strategy]
+    extra: dict[str, Any] = {"task": prepared.recipe.task} if head is LateFusion else {}
+    made = head(
+        **extra,
         text_features=text_features,
         image_features=image_features,
         labels=outputs,
@@ -172,3 +240,6 @@ def _make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         modality_dropout=table.modality_dropout,
         **{name: getattr(table, name) for name in head.settings},
     )
+    if prepared.start is not None and kind == "fusion":
+        prepared.start.apply(made)
+    return made

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tritium_builders.data import Dataset
+from tritium_builders.models import FusionHead
+from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
+from tritium_builders.training.features import Features
 from tritium_builders.training.imbalance import Balance
 from tritium_builders.training.recipe import Recipe
+
+Values = npt.NDArray[Any]
+HeadKind = Literal["fusion", "text", "image"]
+"""The recipe's fusion head, or a model of one modality for comparison."""
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 class Objective(ABC):
@@ -24,7 +35,13 @@ class Objective(ABC):
     outputs: int
     """How many logits an item has, K."""
     targets: Tensor
-    """What is right for each item of the data set, [N] or [N, K]."""
+    """What is right for each item of the data set, [N], [N, K], or of words [N, W]."""
+    measure: str = "accuracy"
+    """What `score` is called."""
+    given: tuple[Given, ...] = (BOTH, TEXT, IMAGE)
+    """What a fusion head answers with; the first is what its score is of."""
+    kinds: tuple[HeadKind, ...] = HEAD_KINDS
+    """Which heads are compared."""
 
     @abstractmethod
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None: ...
@@ -68,6 +85,39 @@ class Objective(ABC):
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """One figure for how good answers are; more is better."""
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        """Of a regression: the spread of each score on the training side."""
+        return ()
+
+    def thresholds(self, answers: Values, targets: Values) -> tuple[float, ...]:  # noqa: ARG002
+        """Of a multi-label model: from which probability on each label holds.
+
+        Args:
+            answers: FP32 [N, K] of the validation side.
+            targets: Their rows of `targets`.
+        """
+        return ()
+
+    def finish(self, head: FusionHead) -> nn.Module:
+        """What goes into the bundle, of a head that was trained."""
+        return head
+
+    def figures(
+        self,
+        answers: Mapping[str, Values],  # noqa: ARG002
+        targets: Values,  # noqa: ARG002
+        thresholds: tuple[float, ...] = (),  # noqa: ARG002
+    ) -> dict[str, float]:
+        """What a report says of the held-out items, with all modalities.
+
+        Args:
+            answers: By `modalities_key`.
+            targets: Their rows of `targets`.
+            thresholds: From `thresholds`.
+        """
+        return {}
 
 
 class SingleLabel(Objective):
@@ -117,6 +167,27 @@ class SingleLabel(Objective):
         return float((logits.argmax(-1) == targets).float().mean())
 
 
-def make_objective(recipe: Recipe, dataset: Dataset) -> Objective:
-    """The objective of a recipe's task."""
-    return SingleLabel(recipe, dataset)
+def make_objective(recipe: Recipe, dataset: Dataset, features: Features) -> Objective:
+    """The objective of a recipe's task.
+
+    Args:
+        recipe: The recipe.
+        dataset: What is trained on.
+        features: Of the same; say where the words of texts are that are tagged.
+    """
+    from tritium_builders.training.embedding import Embedding
+    from tritium_builders.training.multilabel import MultiLabel
+    from tritium_builders.training.regression import Regression
+    from tritium_builders.training.tagging import Tagging
+
+    match recipe.task:
+        case "classification":
+            return SingleLabel(recipe, dataset)
+        case "multilabel":
+            return MultiLabel(recipe, dataset)
+        case "regression":
+            return Regression(recipe, dataset)
+        case "tagging":
+            return Tagging(recipe, dataset, features)
+        case "embedding":
+            return Embedding(recipe, dataset)

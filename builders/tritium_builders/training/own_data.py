@@ -13,6 +13,7 @@ from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
 from tritium_builders.data.openmoji import load_openmoji
 from tritium_builders.data.progress import track
+from tritium_builders.data.targets import TargetColumns
 from tritium_builders.errors import RecipeError
 from tritium_builders.models import (
     LoadedImageEncoder,
@@ -20,8 +21,10 @@ from tritium_builders.models import (
     load_image_encoder,
     load_text_encoder,
 )
+from tritium_builders.training.pretraining.folders import refuse_seen
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
+from tritium_client.contract import Task
 
 REDUCING_GAP = 2.0
 """Pillow's own choice for thumbnails: the result is hardly to be told from the slow way's."""
@@ -37,6 +40,8 @@ class RecipeData:
     """Of the recipe's fold, where the card needed it."""
     card: DataCard | None
     """None for the demo data set."""
+    loaded: LoadedManifest | None = None
+    """What the card was made of."""
 
 
 def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder]:
@@ -76,10 +81,12 @@ def load_data(
     """
     table = recipe.data
     if not isinstance(table, ManifestTable):
-        return RecipeData(load_openmoji(), None, None)
+        return RecipeData(_for_task(load_openmoji(), recipe), None, None)
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
-        manifest_source(table, folder), image.preprocessing.servable_spec(), least_groups=least
+        manifest_source(table, folder, recipe.task),
+        image.preprocessing.servable_spec(),
+        least_groups=least,
     )
     dataset = loaded.dataset
     if every_fold and dataset.has_sides:
@@ -88,15 +95,25 @@ def load_data(
             "without --cross-validate, or take the split column away"
         )
     split = make_split(recipe, dataset, recipe.split.fold)
-    return RecipeData(dataset, split, _card(recipe, loaded, split, text))
+    return RecipeData(dataset, split, describe(recipe, loaded, split, text), loaded)
 
 
-def manifest_source(table: ManifestTable, folder: Path) -> ManifestSource:
+def _for_task(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Labelled pairs as the recipe's task takes them: who embeds needs no labels."""
+    if recipe.task == "classification":
+        return dataset
+    return replace(dataset, task=recipe.task, label_order=())
+
+
+def manifest_source(
+    table: ManifestTable, folder: Path, task: Task = "classification"
+) -> ManifestSource:
     """Find the files that `[data]` names.
 
     Args:
         table: The recipe's table.
         folder: Where the recipe lies.
+        task: The recipe's.
     """
     path = folder / table.path
     return ManifestSource(
@@ -107,6 +124,7 @@ def manifest_source(table: ManifestTable, folder: Path) -> ManifestSource:
         labels=tuple(table.labels or ()),
         columns=table.columns.model_dump(),
         licence=table.licence,
+        targets=TargetColumns(task, tuple(table.values or ()), table.separator),
     )
 
 
@@ -114,24 +132,37 @@ def make_split(recipe: Recipe, dataset: Dataset, fold: int) -> Split:
     """The three sides: the data's own, or those of one fold.
 
     Raises:
-        RecipeError: when a label has too few groups to be in every fold.
+        RecipeError: when a label has too few groups to be in every fold, or an encoder was adapted
+            to what is held out.
         MissingExtraError: when scikit-learn is not installed.
     """
-    if dataset.has_sides:
-        return Split.given(dataset)
     table = recipe.split
-    return split_dataset(
-        dataset,
-        fold=fold,
-        folds=table.folds,
-        validation_folds=table.validation_folds,
-        seed=table.seed,
-    )
+    if dataset.has_sides:
+        split = Split.given(dataset)
+    else:
+        split = split_dataset(
+            dataset,
+            fold=fold,
+            folds=table.folds,
+            validation_folds=table.validation_folds,
+            seed=table.seed,
+        )
+    sources = (recipe.text_encoder.source, recipe.image_encoder.source)
+    refuse_seen(sources, dataset, split.held_out)
+    return split
 
 
-def _card(
+def describe(
     recipe: Recipe, loaded: LoadedManifest, split: Split, text: LoadedTextEncoder
 ) -> DataCard:
+    """Make the data card.
+
+    Args:
+        recipe: The recipe.
+        loaded: Its data.
+        split: Who is on which side.
+        text: The text encoder, for lengths in tokens.
+    """
     dataset = loaded.dataset
     sides: list[Side] = ["train"] * len(dataset.items)
     for index in split.validation.tolist():

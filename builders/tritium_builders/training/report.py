@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tritium_builders.data import Dataset
-    from tritium_builders.training.fit import HeadKind
     from tritium_builders.training.folds import TrainedFold
+    from tritium_builders.training.objective import HeadKind
 
 
 class Figure(Record):

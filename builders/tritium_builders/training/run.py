@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from tritium_builders.training.comparison import Comparison
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
+    from tritium_builders.training.task_report import TaskReport
+
+    AnyReport = TrainingReport | TaskReport
 
 REPORT = "report.json"
 PAGE = "report.html"
 """The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
+ROUND = "round.json"
+"""Which bundle it continues and what that brought, where it does."""
 DATA_CARD = "data_card.json"
 """What the data consists of, in the bundle, where it is the user's own."""
 
@@ -56,7 +61,7 @@ def train(
     recipe = load_recipe(Path(recipe_path))
     folder = Path(recipe_path).parent
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     if reuse and made_by(recipe, target) and _of_the_same_data(recipe, folder, target):
         return Bundle.load(target)
     with needs("train"):
@@ -131,7 +136,7 @@ def train_best(
     """
     recipe = load_recipe(Path(recipe_path))
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     prepared, comparison = _compare(Path(recipe_path), recipe, names, None)
     from tritium_builders.training.compare import with_strategy
 
@@ -146,6 +151,7 @@ def _compare(
     with needs("train"):
         from tritium_builders.training.compare import chosen_strategies, compare
         from tritium_builders.training.folds import prepare
+    _require_classes(recipe, "--compare")
     strategies = chosen_strategies(recipe, names)
     if seeds is not None:
         recipe = recipe.model_copy(update={"seeds": list(seeds)})
@@ -169,38 +175,57 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
+    _require_classes(recipe, "--cross-validate")
     with needs("train"):
         from tritium_builders.training.folds import prepare
+        from tritium_builders.training.report import TrainingReport
     prepared = prepare(recipe, Path(recipe_path).parent, every_fold=True)
     reports = []
     for fold in range(recipe.split.folds):
         split = recipe.split.model_copy(update={"fold": fold})
         held_out = replace(prepared, recipe=recipe.model_copy(update={"split": split}))
-        reports.append(train_seeds(held_out)[1])
+        report = train_seeds(held_out)[1]
+        assert isinstance(report, TrainingReport)  # noqa: S101 - of a classification
+        reports.append(report)
     return reports
 
 
-def train_seeds(prepared: Prepared) -> tuple[TrainedFold, TrainingReport]:
+def _require_classes(recipe: Recipe, option: str) -> None:
+    if recipe.task != "classification":
+        raise RecipeError(
+            f"{option} is for classification, and this recipe is for {recipe.task}; train it "
+            "without"
+        )
+
+
+def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     """Train fusion and single-modality heads for every seed of the recipe.
 
     Returns:
         The first seed's fusion head, and the comparison of all.
     """
+    import torch
+
     from tritium_builders.data.progress import track
-    from tritium_builders.training.fit import HEAD_KINDS
     from tritium_builders.training.folds import train_fold
+    from tritium_builders.training.objective import make_objective
     from tritium_builders.training.report import make_report
+    from tritium_builders.training.task_report import make_task_report
 
     recipe = prepared.recipe
-    runs = [(kind, seed) for kind in HEAD_KINDS for seed in recipe.seeds]
+    objective = make_objective(recipe, prepared.dataset, prepared.features)
+    objective.balance(torch.from_numpy(prepared.split(recipe.split.fold).train))
+    runs = [(kind, seed) for kind in objective.kinds for seed in recipe.seeds]
     done = [
         train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
         for kind, seed in track(runs, "Training heads", total=len(runs))
     ]
     trained = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
-        for kind in HEAD_KINDS
+        for kind in objective.kinds
     }
+    if recipe.task != "classification":
+        return trained["fusion"][0], make_task_report(prepared, objective, trained)
     dataset = prepared.dataset
     shipped = trained["fusion"][0]
     report = make_report(
@@ -219,7 +244,8 @@ def write_bundle(
     trained: TrainedFold,
     path: str | os.PathLike[str],
     *,
-    report: TrainingReport | None = None,
+    report: AnyReport | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -228,14 +254,17 @@ def write_bundle(
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
         report: Kept in the bundle as `report.json`, and drawn as `report.html`.
+        more_files: Kept as well, by name.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
         BundleError, ExportError: when the modules cannot be served.
     """
     with needs("train"):
-        from tritium_builders.reports.page import PageContent, render_page
-    _check_target(Path(path))
+        from tritium_builders.reports.page import render_page
+        from tritium_builders.reports.sections import PageContent
+        from tritium_builders.training.report import TrainingReport
+    check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
         dataset,
@@ -248,11 +277,14 @@ def write_bundle(
     if prepared.card is not None:
         files[DATA_CARD] = prepared.card.to_json()
     if report is not None:
+        files[REPORT] = report.to_json()
+    if isinstance(report, TrainingReport):
         pictures = {sample.id: sample.image for sample in validation}
         content = PageContent(
             report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
         )
-        files |= {REPORT: report.to_json(), PAGE: render_page(content)}
+        files[PAGE] = render_page(content)
+    files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -261,8 +293,11 @@ def write_bundle(
         text_preprocessing=prepared.text.preprocessing,
         image_encoder=prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
-        fusion_head=trained.head,
-        fusion=recipe.fusion.strategy,
+        fusion_head=trained.finished,
+        task=recipe.task,
+        thresholds=trained.thresholds,
+        units=trained.units,
+        fusion=recipe.fusion_name,
         labels=dataset.labels,
         examples=[item.sample(labelled=False) for item in picked[: recipe.samples.golden]],
         calibration=[item.sample(labelled=False) for item in picked[recipe.samples.golden :]],
@@ -289,7 +324,11 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
         indices: Those that may be picked.
         count: How many; fewer come back where there are fewer groups.
     """
-    by_label: dict[str, list[Item]] = {label: [] for label in dataset.labels}
+    by_label: dict[str, list[Item]] = {
+        label: [] for label in sorted({item.label for item in dataset.items})
+    }
+    if dataset.task == "classification":
+        by_label = {label: [] for label in dataset.labels}
     seen: set[str] = set()
     for index in indices:
         item = dataset.items[index]
@@ -306,7 +345,7 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
     return turns[:count]
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse before the work, not after it, to put a bundle over something else."""
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
         raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
@@ -319,7 +358,8 @@ def _recipe_json(recipe: Recipe) -> bytes:
 def made_by(recipe: Recipe, target: Path) -> bool:
     """Say whether the folder holds a bundle that this very recipe made."""
     try:
-        return (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        same = (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        return same and not (target / ROUND).exists()  # that one has seen more than the recipe's
     except OSError:
         return False
 
@@ -336,7 +376,7 @@ def _of_the_same_data(recipe: Recipe, folder: Path, target: Path) -> bool:
         card = DataCard.model_validate_json((target / DATA_CARD).read_bytes())
     except (OSError, ValueError):
         return False
-    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder))
+    return card.data_sha256 == hash_manifest(manifest_source(recipe.data, folder, recipe.task))
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -55,7 +55,8 @@ def split_dataset(
             that a side would be empty.
         MissingExtraError: when scikit-learn is not installed.
     """
-    _check_label_groups(dataset, folds + validation_folds)
+    if dataset.task == "classification":
+        _check_label_groups(dataset, folds + validation_folds)
     everything = np.arange(len(dataset.items), dtype=np.int64)
     training_side, held_out = _hold_out(dataset, everything, fold, folds, seed)
     train, validation = _hold_out(dataset, training_side, 0, validation_folds, seed)
@@ -67,7 +68,8 @@ def split_dataset(
 def _check_sides(dataset: Dataset, split: Split) -> None:
     """Refuse what groups of several labels, or very large ones, leave of a side."""
     trained = {dataset.items[index].label for index in split.train}
-    lacking = [label for label in dataset.labels if label not in trained]
+    wanted = dataset.labels if dataset.task == "classification" else ()
+    lacking = [label for label in wanted if label not in trained]
     if lacking or not (len(split.validation) and len(split.held_out)):
         what = f"no item of {lacking[0]!r} would be trained on" if lacking else "a side is empty"
         raise _unsplittable(dataset, what)
@@ -86,7 +88,8 @@ def _hold_out(
     with needs("train"):
         from sklearn.model_selection import StratifiedGroupKFold
 
-    targets = np.asarray(dataset.targets)[indices]
+    classes = dataset.targets if dataset.task == "classification" else _strata(dataset)
+    targets = np.asarray(classes)[indices]
     groups = np.asarray(dataset.groups)[indices]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -96,6 +99,10 @@ def _hold_out(
         except ValueError as error:  # fewer groups, or items of every label, than folds
             raise _unsplittable(dataset, str(error)) from error
     return indices[rest], indices[taken]
+
+
+def _strata(dataset: Dataset) -> list[str]:
+    return [item.label for item in dataset.items]
 
 
 def _check_label_groups(dataset: Dataset, least: int) -> None:

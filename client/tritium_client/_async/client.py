@@ -45,6 +45,7 @@ class AsyncClient(AsyncConnection):
             are handed to a server on this host through shared memory (Linux). `"auto"` chooses; as
             measured, it chooses gRPC. Or an object that carries the requests in place of gRPC, for
             instance a mock; `url` is then not used.
+        labelling_queue: Keeps a sample of what is classified for people to label; None for never.
 
     Raises:
         ValueError: when `url` is not host:port, `app` cannot be an app's name, a token would travel

@@ -26,6 +26,8 @@ from tritium_client.contract import Verb
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tritium_client._labelling import LabellingQueue
+
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_MAX_IN_FLIGHT = 128
 
@@ -45,6 +47,7 @@ class AsyncConnection:
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         transport: TransportName | AsyncTransport = "auto",
+        labelling_queue: LabellingQueue | None = None,
     ) -> None:
         endpoints = checked_endpoints(url)
         self._app = None if app is None else checked_app(app)
@@ -54,7 +57,7 @@ class AsyncConnection:
             transport = open_transport(transport, endpoints, security)
         self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = AsyncCatalog(self._sender)
-        self._router = AsyncRouter(self._sender, self._catalog)
+        self._router = AsyncRouter(self._sender, self._catalog, labelling_queue)
 
     @property
     def endpoint(self) -> str:

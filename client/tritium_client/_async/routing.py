@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tritium_client import _wire, contract
 from tritium_client._arguments import check_route_key
@@ -26,6 +27,9 @@ from tritium_client._rollout import Route
 from tritium_client._shadows import Tallies, Tally, compare
 from tritium_client.contract import Modality, Verb
 
+if TYPE_CHECKING:
+    from tritium_client._labelling import LabellingQueue
+
 SHADOWS_AT_ONCE = 8
 """Requests in the shadow of others that one client has under way; more are dropped."""
 REFRESH_S = 1.0
@@ -45,11 +49,15 @@ class AsyncRouter:
     Args:
         sender: What asks the server.
         catalog: What knows releases.
+        labelling: Samples what is classified; None for never.
     """
 
-    def __init__(self, sender: AsyncSender, catalog: AsyncCatalog) -> None:
+    def __init__(
+        self, sender: AsyncSender, catalog: AsyncCatalog, labelling: LabellingQueue | None = None
+    ) -> None:
         self._sender = sender
         self._catalog = catalog
+        self._labelling = labelling
         self._routes: dict[str, tuple[Route, _io.Slots]] = {}
         self._background = _io.Background(SHADOWS_AT_ONCE)
         self._tallies = Tallies()
@@ -72,6 +80,15 @@ class AsyncRouter:
             ValueError: `route_key` could never be right.
             TritiumClientError: what the call ended with.
         """
+        answer = await self._ask(app, verb, inputs, call, route_key)
+        if self._labelling is not None and verb == "classify":
+            release = answer.release
+            self._labelling.offer(app, inputs, release.labels, answer.values, release.release)
+        return answer
+
+    async def _ask(
+        self, app: str, verb: Verb, inputs: Inputs, call: Call, route_key: str | None
+    ) -> _wire.Answer:
         check_route_key(route_key)
         key = call.request_id if route_key is None else route_key
         route = await self._route(app, verb, tuple(inputs), call)

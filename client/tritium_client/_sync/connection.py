@@ -27,6 +27,8 @@ from tritium_client.contract import Verb
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tritium_client._labelling import LabellingQueue
+
 DEFAULT_TIMEOUT_S = 5.0
 DEFAULT_MAX_IN_FLIGHT = 128
 
@@ -46,6 +48,7 @@ class Connection:
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         transport: TransportName | Transport = "auto",
+        labelling_queue: LabellingQueue | None = None,
     ) -> None:
         endpoints = checked_endpoints(url)
         self._app = None if app is None else checked_app(app)
@@ -55,7 +58,7 @@ class Connection:
             transport = open_transport(transport, endpoints, security)
         self._sender = Sender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = Catalog(self._sender)
-        self._router = Router(self._sender, self._catalog)
+        self._router = Router(self._sender, self._catalog, labelling_queue)
 
     @property
     def endpoint(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tritium_client import _wire, contract
 from tritium_client._arguments import check_route_key
@@ -27,6 +28,9 @@ from tritium_client._sync.catalog import Catalog
 from tritium_client._sync.sender import Sender
 from tritium_client.contract import Modality, Verb
 
+if TYPE_CHECKING:
+    from tritium_client._labelling import LabellingQueue
+
 SHADOWS_AT_ONCE = 8
 """Requests in the shadow of others that one client has under way; more are dropped."""
 REFRESH_S = 1.0
@@ -46,11 +50,15 @@ class Router:
     Args:
         sender: What asks the server.
         catalog: What knows releases.
+        labelling: Samples what is classified; None for never.
     """
 
-    def __init__(self, sender: Sender, catalog: Catalog) -> None:
+    def __init__(
+        self, sender: Sender, catalog: Catalog, labelling: LabellingQueue | None = None
+    ) -> None:
         self._sender = sender
         self._catalog = catalog
+        self._labelling = labelling
         self._routes: dict[str, tuple[Route, _io.Slots]] = {}
         self._background = _io.Background(SHADOWS_AT_ONCE)
         self._tallies = Tallies()
@@ -73,6 +81,15 @@ class Router:
             ValueError: `route_key` could never be right.
             TritiumClientError: what the call ended with.
         """
+        answer = self._ask(app, verb, inputs, call, route_key)
+        if self._labelling is not None and verb == "classify":
+            release = answer.release
+            self._labelling.offer(app, inputs, release.labels, answer.values, release.release)
+        return answer
+
+    def _ask(
+        self, app: str, verb: Verb, inputs: Inputs, call: Call, route_key: str | None
+    ) -> _wire.Answer:
         check_route_key(route_key)
         key = call.request_id if route_key is None else route_key
         route = self._route(app, verb, tuple(inputs), call)

@@ -27,6 +27,8 @@ CAPABILITIES = [(8, 0), (8, 9)]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 REDUCED = (*TEXTS, *IMAGES) if FULL else ("bert", "resnet50")
 """Casting takes longest, and has one way for transformers and one for CNNs."""
+PAIRS = (("bert", "resnet50"), ("clip_text", "vit"), ("clip_vision",))
+"""What one process casts: starting it costs more than casting."""
 CASES = [
     (name, precision)
     for precision in PRECISIONS
@@ -55,28 +57,35 @@ def casts(
         found[name, "fp32"] = (tower.graph, None)
         save_samples(folder / name, tower.component, tower.samples)
     for precision in PRECISIONS[1:]:
-        for name, tower in towers.items():
-            if (name, precision) in CASES:
-                found[name, precision] = _cast(folder, name, tower, precision)
+        for names in PAIRS:
+            cast = {name: towers[name] for name in names if (name, precision) in CASES}
+            found |= _cast(folder, cast, precision) if cast else {}
     return found
 
 
 def _cast(
-    folder: Path, name: str, tower: Tower, precision: Precision
-) -> tuple[Path, ComponentCast]:
-    out = folder / f"{name}-{precision}.onnx"
-    role = tower.component.role
-    job = CastJob(
-        role=role, graph=tower.graph, out=out, samples=folder / name, cosine=-1, relative=1e9
-    )
+    folder: Path, towers: Mapping[str, Tower], precision: Precision
+) -> dict[tuple[str, Precision], tuple[Path, ComponentCast | None]]:
+    """Cast encoders of different roles, as one app's are cast."""
+    jobs = [
+        CastJob(
+            role=tower.component.role, graph=tower.graph, out=folder / f"{name}-{precision}.onnx",
+            samples=folder / name, cosine=-1, relative=1e9,
+        )
+        for name, tower in towers.items()
+    ]  # fmt: skip
     asked, answer = folder / "request.json", folder / "answer.json"
-    asked.write_text(CastRequest(precision=precision, jobs=[job]).model_dump_json())
+    asked.write_text(CastRequest(precision=precision, jobs=jobs).model_dump_json())
     done = subprocess.run(
         [sys.executable, "-m", "tritium_builders.precision.worker", asked, answer],
         check=False, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    return out, CastAnswer.model_validate_json(answer.read_bytes()).casts[role]
+    casts = CastAnswer.model_validate_json(answer.read_bytes()).casts
+    return {
+        (name, precision): (job.out, casts[job.role])
+        for name, job in zip(towers, jobs, strict=True)
+    }
 
 
 def build_ahead_of_time(graph: Path, tower: Tower, plan: Path) -> BuiltPlan:

@@ -158,23 +158,22 @@ def test_a_retrained_head_takes_the_encoders_plans(
     ],
 )
 def test_another_machine_builds_its_own_plans(
-    pooled: Published, no_gpu: NoGpu, machine: BuildMachine
+    sequence: Published, no_gpu: NoGpu, machine: BuildMachine
 ) -> None:
     with pytest.MonkeyPatch.context() as context:
         context.setattr(no_gpu, "machine", machine)
         no_gpu.built.clear()
         release = build(
-            pooled.bundle, target="tensorrt", precision="fp16", repository=pooled.repository,
-            tensorrt=OPTIONS,
-        )  # fmt: skip
+            sequence.bundle, target="tensorrt", repository=sequence.repository, tensorrt=OPTIONS
+        )
     assert release.number > 1
     assert set(no_gpu.built) == ENGINES
-    assert release.components["text_encoder"] != pooled.release.components["text_encoder"]
-    assert release.components["text_tokenizer"] == pooled.release.components["text_tokenizer"]
+    assert release.components["text_encoder"] != sequence.release.components["text_encoder"]
+    assert release.components["text_tokenizer"] == sequence.release.components["text_tokenizer"]
 
 
 def test_a_plan_that_answers_otherwise_on_the_gpu_is_not_published(
-    no_gpu: NoGpu, tmp_path: Path, pooled: Published
+    no_gpu: NoGpu, tmp_path: Path, sequence: Published
 ) -> None:
     class Wrong(ReferenceRuntime):
         def __call__(self, inputs: dict) -> dict:  # type: ignore[type-arg]
@@ -184,7 +183,7 @@ def test_a_plan_that_answers_otherwise_on_the_gpu_is_not_published(
         context.setattr(make, "PlanRuntime", lambda plan, _: Wrong(no_gpu.graph_of(plan)))
         with pytest.raises(ParityError, match="stage text_encoder"):
             build(
-                pooled.bundle, target="tensorrt", repository=tmp_path / "repository",
+                sequence.bundle, target="tensorrt", repository=tmp_path / "repository",
                 tensorrt=OPTIONS,
             )  # fmt: skip
     assert [path.name for path in (tmp_path / "repository").iterdir()] == [".tritium"]
@@ -202,7 +201,7 @@ def test_a_bucket_above_the_encoders_positions_is_refused(
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("mebibytes", [1, 8])
+@pytest.mark.parametrize("mebibytes", [pytest.param(1, marks=pytest.mark.full), 8])
 def test_a_full_disk_ends_the_check_in_one_line(
     pooled: Published, tmp_path: Path, mebibytes: int
 ) -> None:

@@ -67,7 +67,8 @@ def test_focal_loss_is_that_of_the_paper() -> None:
 def test_adjusted_logits_are_even_where_the_label_shares_are_all_that_is_known() -> None:
     """The best constant logits under the adjusted loss are equal, and not the label shares."""
     logits = torch.zeros(3, requires_grad=True)
-    balance("logit_adjustment").cross_entropy(logits.expand(100, 3), TARGETS).backward()
+    loss: Any = balance("logit_adjustment").cross_entropy(logits.expand(100, 3), TARGETS)
+    loss.backward()
     torch.testing.assert_close(logits.grad, torch.zeros(3), atol=1e-6, rtol=0)
     half = balance("logit_adjustment", tau=0.5).cross_entropy(torch.zeros(100, 3), TARGETS)
     shares = torch.tensor([0.6, 0.3, 0.1])
@@ -103,7 +104,8 @@ def test_of_several_labels_yes_and_no_are_evened_out() -> None:
     logits = torch.zeros(3, requires_grad=True)
     for strategy in ("weighted_loss", "logit_adjustment"):
         # Only a label's share is known: "as likely as not" is the best answer, for every label.
-        balance(strategy, targets).binary_cross_entropy(logits.expand(100, 3), targets).backward()
+        loss: Any = balance(strategy, targets).binary_cross_entropy(logits.expand(100, 3), targets)
+        loss.backward()
         torch.testing.assert_close(logits.grad, torch.zeros(3), atol=1e-6, rtol=0)
     some = some_logits(100)
     right = torch.where(targets > 0.5, some.sigmoid(), 1 - some.sigmoid())

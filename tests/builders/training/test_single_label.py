@@ -12,10 +12,10 @@ import pytest
 from tritium_builders.data import Dataset, Item
 from tritium_builders.models import ConcatFusion
 from tritium_builders.training.curves import make_curves
-from tritium_builders.training.fit import HeadKind
 from tritium_builders.training.folds import Prepared, TrainedFold, train_fold
 from tritium_builders.training.history import Epoch, Stage
 from tritium_builders.training.metrics import calibration_error
+from tritium_builders.training.objective import HeadKind
 from tritium_builders.training.single_label import reliability, single_label_details
 
 LABELS = ("cat", "dog", "fox")
@@ -40,7 +40,8 @@ def fold(
     answers: dict[str, npt.NDArray[np.float32]], history: tuple[Stage, ...] = ()
 ) -> TrainedFold:
     head = ConcatFusion(text_features=2, image_features=2, labels=3, width=2, hidden=2)
-    return TrainedFold(0, 0, head, 1, tuple(range(ITEMS)), answers, 0.0, 0.0, history)
+    held_out = tuple(range(ITEMS))
+    return TrainedFold(0, 0, head, 1, held_out, answers, 0.0, 0.0, head, history=history)
 
 
 @pytest.fixture(scope="module")

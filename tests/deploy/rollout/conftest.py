@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ QUICK = RolloutSettings(gates=GateSettings(latency_ratio=20, latency_pairs=20))
 APPLE = {"text": b"red apple", "image": b"picture"}
 LIVE = TinyApp(labelled=20)
 CANDIDATE = TinyApp(number=2, bias=0.6, labelled=20)
+DOOMED = multiprocessing.get_context("forkserver")
+"""Starts processes that are to be killed. None inherits a channel of gRPC, which does not survive
+a fork, and none but the first takes a second to import what it needs."""
+DOOMED.set_forkserver_preload(["tritium_deploy.rollout", "tritonclient.grpc", "pytest"])
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tritium_deploy.rollout import Rollout
 
 pytestmark = pytest.mark.e2e
 
-REQUESTS = 20_000 if os.environ.get("TRITIUM_TEST_FULL") else 2_000
+REQUESTS = 20_000 if os.environ.get("TRITIUM_TEST_FULL") else 1_000
 KEYS = [f"user {number}" for number in range(300)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.rollout.conftest import QUICK, answered_by
+from tests.support.command_line import tritium_inside
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -65,9 +66,7 @@ def test_the_whole_way_by_hand(server: Server, repository: Path, tmp_path: Path)
 
 
 @pytest.mark.e2e
-def test_what_is_refused_says_so_in_one_line(
-    server: Server, repository: Path, tmp_path: Path
-) -> None:
+def test_what_is_refused_says_so_in_one_line(server: Server, repository: Path) -> None:
     where = ("--repository", str(repository), "--endpoint", server.grpc_url)
     for words, line in (
         (("stage", "tiny", "9", *where), "error: tiny release 9 cannot be staged"),
@@ -78,13 +77,13 @@ def test_what_is_refused_says_so_in_one_line(
         ),
         (("retire", "tiny", "1", *where), "release 1 is live; it stays"),
     ):
-        done = tritium(*words, cwd=tmp_path)
+        done = tritium_inside("rollout", *words)
         assert done.returncode == 1
         assert line in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
-    done = tritium("promote", "tiny", "2", "--endpoint", "nonsense", *where[:2], cwd=tmp_path)
+    done = tritium_inside("rollout", "promote", "tiny", "2", "--endpoint", "nonsense", *where[:2])
     assert done.returncode == 2
-    done = tritium("promote", "tiny", "9", *where, "--json", cwd=tmp_path)
+    done = tritium_inside("rollout", "promote", "tiny", "9", *where, "--json")
     assert json.loads(done.stdout.splitlines()[-1])["kind"] == "CandidateError"
 
 

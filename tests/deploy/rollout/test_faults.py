@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.deploy.calls import wait_until
-from tests.deploy.rollout.conftest import QUICK, Log, answered_by
-from tests.deploy.tiny_repository import LABELS, TinyApp, publish_candidate, tiny_release
+from tests.deploy.rollout.conftest import LIVE, answered_by
+from tests.deploy.tiny_repository import (
+    LABELS,
+    TinyApp,
+    publish,
+    publish_candidate,
+    tiny_release,
+)
 
 from tritium_builders.release import RELEASE_FILE, load_release, release_folder
 from tritium_builders.samples import Sample
 from tritium_builders.verdicts import Verdict, meaning_of
 from tritium_client import contract
-from tritium_deploy import Server
+from tritium_deploy import Ports, Server, serve
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import CandidateError, GateError, RolloutError
 from tritium_deploy.live import AppRelease
@@ -27,31 +36,71 @@ from tritium_deploy.stubs import list_stubs
 pytestmark = pytest.mark.e2e
 
 
-def head(repository: Path, number: int = 2) -> Path:
+NUMBERS = itertools.count(2)
+"""Of candidates: each test has its own, beside those that were refused before."""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Release 1 is live."""
+    folder = tmp_path_factory.mktemp("repository")
+    publish(folder, LIVE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Server]:
+    """One for all: what is refused leaves it as it was, and each test looks whether it did."""
+    with serve(repository, ports=Ports.free()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
+    """A repository and its server, where candidates stay that were loaded and then refused."""
+    folder = tmp_path_factory.mktemp("proving")
+    publish(folder, LIVE)
+    with serve(folder, ports=Ports.free()) as running:
+        yield folder, running
+
+
+@pytest.fixture
+def candidate(repository: Path) -> int:
+    """A release with other heads and as good answers."""
+    number = next(NUMBERS)
+    publish_candidate(repository, TinyApp(number=number, bias=0.6 + number / 1e4, labelled=20))
+    return number
+
+
+def release_file(repository: Path, number: int) -> Path:
+    return release_folder(repository, "tiny", number) / RELEASE_FILE
+
+
+def head(repository: Path, number: int) -> Path:
     """The folder of a release's own component."""
     release = load_release(release_folder(repository, "tiny", number))
     return repository / release.components["fusion_head"].model
 
 
-def flip_a_byte(repository: Path) -> None:
-    path = head(repository) / "1" / "model.py"
+def flip_a_byte(repository: Path, number: int) -> None:
+    path = head(repository, number) / "1" / "model.py"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
 
 
-def lose_a_file(repository: Path) -> None:
-    (head(repository) / "1" / "model.py").unlink()
+def lose_a_file(repository: Path, number: int) -> None:
+    (head(repository, number) / "1" / "model.py").unlink()
 
 
-def swap_labels(repository: Path) -> None:
-    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+def swap_labels(repository: Path, number: int) -> None:
+    path = release_file(repository, number)
     path.write_text(path.read_text().replace('"cat"', '"x"').replace('"dog"', '"cat"')
                     .replace('"x"', '"dog"'))  # fmt: skip
 
 
-def truncate_release(repository: Path) -> None:
-    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+def truncate_release(repository: Path, number: int) -> None:
+    path = release_file(repository, number)
     path.write_text(path.read_text()[:100])
 
 
@@ -68,52 +117,55 @@ def test_a_release_that_was_changed_is_refused(
     rollout: Rollout,
     server: Server,
     repository: Path,
-    break_it: Callable[[Path], None],
+    candidate: int,
+    break_it: Callable[[Path, int], None],
     fault: str,
 ) -> None:
-    break_it(repository)
+    break_it(repository, candidate)
     for verb in (rollout.stage, rollout.promote):
         with pytest.raises(CandidateError, match=fault):
-            verb("tiny", 2)
+            verb("tiny", candidate)
     assert_untouched(rollout, server)
 
 
-SLOW = TinyApp(number=3, bias=0.5, labelled=20, head_parameters={"slow_s": "0.02"})
+SLOW = TinyApp(bias=0.5, labelled=20, head_parameters={"slow_s": "0.02"})
 
 
 @pytest.mark.parametrize(
-    ("candidate", "fault"),
+    ("tiny", "fault"),
     [
-        (TinyApp(number=3, wrong_sample=1), "golden sample golden-1: probabilities differ"),
-        (TinyApp(number=3, bias=2.5, labelled=20), r"accuracy: top-1 accuracy \d+\.\d%, live 90"),
+        (TinyApp(wrong_sample=1), "golden sample golden-1: probabilities differ"),
+        (TinyApp(bias=2.5, labelled=20), r"accuracy: top-1 accuracy \d+\.\d%, live 90"),
         (SLOW, r"latency: p95 .* ratio"),
         (
-            TinyApp(number=3, labels=(LABELS[1], LABELS[0], LABELS[2]), labelled=20),
+            TinyApp(labels=(LABELS[1], LABELS[0], LABELS[2]), labelled=20),
             "accuracy: top-1 accuracy",
         ),
-        (TinyApp(number=3, labels=(*LABELS, "fish")), "3 probabilities in place of 4"),
+        (TinyApp(labels=(*LABELS, "fish")), "probabilities: 3 values in place of 4"),
         (
-            TinyApp(number=3, parameters={"fusion_head": {"fault": "raise"}}),
+            TinyApp(parameters={"fusion_head": {"fault": "raise"}}),
             "the engine file is truncated",
         ),
-        (TinyApp(number=3, parameters={"fusion_head": {"fault": "exit"}}), "server 127.0.0.1"),
+        (TinyApp(parameters={"fusion_head": {"fault": "exit"}}), "server 127.0.0.1"),
         (
-            TinyApp(number=3, parameters={"text_encoder": {"crash_after": "9"}}, labelled=20),
+            TinyApp(parameters={"text_encoder": {"crash_after": "9"}}, labelled=20),
             "not healthy",
         ),
     ],
     ids=["golden", "accuracy", "latency", "labels", "shape", "raises", "exits", "tenth-request"],
 )
 def test_a_release_that_is_not_good_enough_is_refused(
-    repository: Path, server: Server, candidate: TinyApp, fault: str
+    proving: tuple[Path, Server], tiny: TinyApp, fault: str
 ) -> None:
-    publish_candidate(repository, candidate)
+    repository, server = proving
+    number = next(NUMBERS)
+    publish_candidate(repository, replace(tiny, number=number))
     bounds = RolloutSettings(
         gates=GateSettings(latency_ratio=2.0, latency_pairs=20), load_timeout_s=20
     )
     with Rollout(repository, [server.grpc_url], settings=bounds) as rollout:
         with pytest.raises((CandidateError, GateError), match=fault):
-            rollout.promote("tiny", 3)
+            rollout.promote("tiny", number)
         assert answered_by(server) == {"1"}
         assert rollout.status("tiny").live == 1
 
@@ -128,38 +180,12 @@ def assert_untouched(rollout: Rollout, server: Server) -> None:
 def test_what_does_not_load_is_taken_out_again(
     rollout: Rollout, server: Server, repository: Path
 ) -> None:
-    broken = TinyApp(number=3, bias=0.7, parameters={"fusion_head_text": {"fault": "raise"}})
+    number = next(NUMBERS)
+    broken = TinyApp(number=number, bias=0.7, parameters={"fusion_head_text": {"fault": "raise"}})
     publish_candidate(repository, broken)
     with pytest.raises(CandidateError, match="the engine file is truncated"):
-        rollout.stage("tiny", 3)
+        rollout.stage("tiny", number)
     assert_untouched(rollout, server)
-
-
-def test_an_app_without_labels_is_gated_on_agreement(
-    repository: Path, server: Server, log: Log
-) -> None:
-    publish_candidate(repository, TinyApp(number=3, bias=0.55))
-    publish_candidate(repository, TinyApp(number=4, bias=4.0))
-    with Rollout(repository, [server.grpc_url], settings=QUICK, on_step=log) as rollout:
-        with pytest.raises(GateError, match=r"no labels to know who is right: .*--accept"):
-            rollout.canary("tiny", 3, 5)
-        with pytest.raises(GateError, match="answers equal live's, at least 95% must"):
-            rollout.canary("tiny", 4, 5, accept=True)
-        rollout.canary("tiny", 3, 5, accept=True)
-        assert "100.0% of 4 answers equal live's" in log.text
-
-
-def test_another_space_wants_somebody_to_say_so(
-    rollout: Rollout, server: Server, repository: Path, log: Log
-) -> None:
-    publish_candidate(repository, TinyApp(number=3, bias=0.6, labelled=20, space="b"))
-    with pytest.raises(GateError, match=r"its space is b and live's is none: .*--new-space"):
-        rollout.promote("tiny", 3)
-    rollout.promote("tiny", 3, new_space=True)
-    assert answered_by(server) == {"3"}
-    publish_candidate(repository, TinyApp(number=4, bias=0.6, labelled=20, space="b"))
-    rollout.promote("tiny", 4)
-    assert answered_by(server) == {"4"}
 
 
 @pytest.mark.parametrize(
@@ -177,22 +203,36 @@ def test_another_space_wants_somebody_to_say_so(
     ids=["none", "another"],
 )
 def test_plans_for_another_tensorrt_are_refused(
-    rollout: Rollout, server: Server, repository: Path, there: dict[str, str], fault: str
+    rollout: Rollout,
+    server: Server,
+    repository: Path,
+    candidate: int,
+    there: dict[str, str],
+    fault: str,
 ) -> None:
-    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    path = release_file(repository, candidate)
     record = {"version": "10.9.0.34", "compute_capability": "8.6", "options": {}, "plans": {}}
     release = json.loads(path.read_text()) | {"target": "tensorrt", "tensorrt": record}
     path.write_text(json.dumps(release))
-    if there:  # what such a server says of itself in its entry points
-        control = ModelControl(server.grpc_url)
-        config = control.config("tiny_classify")
-        for name, value in there.items():
-            config.parameters[name].string_value = value
-        control.load("tiny_classify", 10, config)
-        control.close()
-    with pytest.raises(CandidateError, match=fault):
-        rollout.stage("tiny", 2)
+    with says_of_itself(server, there), pytest.raises(CandidateError, match=fault):
+        rollout.stage("tiny", candidate)
     assert_untouched(rollout, server)
+
+
+@contextmanager
+def says_of_itself(server: Server, parameters: dict[str, str]) -> Iterator[None]:
+    """What a server with a GPU says in its entry points, for a while."""
+    control = ModelControl(server.grpc_url)
+    before = control.config("tiny_classify")
+    config = control.config("tiny_classify")
+    for name, value in parameters.items():
+        config.parameters[name].string_value = value
+    try:
+        control.load("tiny_classify", 10, config)
+        yield
+    finally:
+        control.load("tiny_classify", 10, before)
+        control.close()
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
@@ -221,21 +261,26 @@ def test_what_cannot_be_measured_is_refused() -> None:
     ],
 )
 def test_another_runtime_than_the_servers_is_refused(
-    rollout: Rollout, server: Server, repository: Path, tools: dict[str, str], fault: str
+    rollout: Rollout,
+    server: Server,
+    repository: Path,
+    candidate: int,
+    tools: dict[str, str],
+    fault: str,
 ) -> None:
-    path = release_folder(repository, "tiny", 2) / RELEASE_FILE
+    path = release_file(repository, candidate)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tools": tools}))
     with pytest.raises(CandidateError, match=fault):
-        rollout.stage("tiny", 2)
+        rollout.stage("tiny", candidate)
     assert_untouched(rollout, server)
 
 
 def test_an_older_triton_is_refused(
-    rollout: Rollout, server: Server, monkeypatch: pytest.MonkeyPatch
+    rollout: Rollout, server: Server, candidate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "OLDEST_TRITON", (999, 0))
     with pytest.raises(CandidateError, match=r"its Triton is 2\.\d+\.\d+, and releases are made"):
-        rollout.stage("tiny", 2)
+        rollout.stage("tiny", candidate)
     assert_untouched(rollout, server)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from tests.deploy.rollout.conftest import DOOMED
 
 from tritium_builders.release import STATE_FOLDER
 from tritium_deploy.errors import LockedError
@@ -89,7 +89,7 @@ def hold_and_die(repository: Path) -> None:
 
 
 def test_a_killed_process_of_this_machine_holds_nothing(repository: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=hold_and_die, args=(repository,))
+    process = DOOMED.Process(target=hold_and_die, args=(repository,))
     process.start()
     process.join(60)
     assert lock_path(repository, "tiny").exists()
@@ -108,8 +108,7 @@ def take_turns(repository: Path, counter: Path, times: int) -> None:
 def test_many_operators_take_turns(repository: Path) -> None:
     counter = repository / "counter"
     counter.write_text("0")
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=take_turns, args=(repository, counter, 10)) for _ in range(4)]
+    workers = [DOOMED.Process(target=take_turns, args=(repository, counter, 10)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

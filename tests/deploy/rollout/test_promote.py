@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.deploy.calls import executions, get, wait_until
-from tests.deploy.rollout.conftest import QUICK, Log, answered_by
-from tests.deploy.tiny_repository import TinyApp, publish_candidate
+from tests.deploy.rollout.conftest import CANDIDATE, DOOMED, LIVE, QUICK, Log, answered_by
+from tests.deploy.tiny_repository import TinyApp, publish, publish_candidate
 from tritonclient.grpc import InferenceServerClient
 
 from tritium_builders.history import read_history
 from tritium_builders.pending import read_pending
 from tritium_builders.release import live_release
-from tritium_deploy import Server
+from tritium_deploy import Ports, Server, serve
 from tritium_deploy.errors import RolloutError, SwitchError
 from tritium_deploy.rollout import Rollout, retire
 from tritium_deploy.rollout.plan import StepEvent
@@ -91,7 +90,22 @@ def _heads(rollout: Rollout, number: int) -> set[str]:
     return {release.components["fusion_head"].model}
 
 
-def test_a_plan_changes_nothing(rollout: Rollout, server: Server, repository: Path) -> None:
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rollout, Server]]:
+    """For tests that change nothing."""
+    folder = tmp_path_factory.mktemp("repository")
+    publish(folder, LIVE)
+    publish_candidate(folder, CANDIDATE)
+    with (
+        serve(folder, ports=Ports.free()) as server,
+        Rollout(folder, [server.grpc_url], settings=QUICK) as rollout,
+    ):
+        yield rollout, server
+
+
+def test_a_plan_changes_nothing(standing: tuple[Rollout, Server]) -> None:
+    rollout, server = standing
+    repository = rollout.repository
     before = {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
     plan = rollout.promote("tiny", 2, dry_run=True)
     words = " ".join(step.text for step in plan.steps)
@@ -104,12 +118,16 @@ def test_a_plan_changes_nothing(rollout: Rollout, server: Server, repository: Pa
     assert answered_by(server) == {"1"}
 
 
-def test_there_is_nothing_to_go_back_to_before_a_promote(rollout: Rollout) -> None:
+def test_there_is_nothing_to_go_back_to_before_a_promote(
+    standing: tuple[Rollout, Server],
+) -> None:
+    rollout, _ = standing
     with pytest.raises(RolloutError, match="nothing to go back to"):
         rollout.rollback("tiny")
 
 
-def test_what_is_not_there_is_named(rollout: Rollout) -> None:
+def test_what_is_not_there_is_named(standing: tuple[Rollout, Server]) -> None:
+    rollout, _ = standing
     for app, number, problem in (
         ("other", 2, "no app other"),
         ("tiny", 9, "release 9 cannot be staged"),
@@ -155,8 +173,7 @@ def act_and_die(verb: Verb, repository: Path, endpoint: str, after: int) -> None
 
 def killed_after(verb: Verb, repository: Path, endpoint: str, after: int) -> bool:
     """Whether it was killed: false when it had no more steps than that."""
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=act_and_die, args=(verb, repository, endpoint, after))
+    process = DOOMED.Process(target=act_and_die, args=(verb, repository, endpoint, after))
     process.start()
     process.join(60)
     assert process.exitcode in (-signal.SIGKILL, 0)
@@ -203,8 +220,7 @@ def test_a_kill_at_any_step_is_completed_or_undone(
 def test_an_unfinished_switch_is_shown_and_said(
     rollout: Rollout, server: Server, repository: Path, log: Log
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=act_and_die, args=(promote, repository, server.grpc_url, 6))
+    process = DOOMED.Process(target=act_and_die, args=(promote, repository, server.grpc_url, 6))
     process.start()
     process.join(60)
     state = rollout.status("tiny")

@@ -6,11 +6,12 @@ during training: Neverova et al. 2016, "ModDrop: adaptive multi-modal gesture re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from typing_extensions import Self
 
 from tritium_builders.models.known import KnownModule
@@ -18,6 +19,7 @@ from tritium_client.contract import Modality
 
 Given = tuple[Modality, ...]
 """The modalities that a head is given."""
+Loss = Callable[[Tensor, Tensor], Tensor]
 BOTH: Given = ("text", "image")
 TEXT: Given = ("text",)
 IMAGE: Given = ("image",)
@@ -70,12 +72,18 @@ class FusionHead(KnownModule):
             return ({BOTH: 1.0},)
         return ({BOTH: 1.0, TEXT: absent_loss, IMAGE: absent_loss},)
 
-    def tune(self, answers: Mapping[Given, Tensor], targets: Tensor) -> None:
+    def tune(
+        self,
+        answers: Mapping[Given, Tensor],
+        targets: Tensor,
+        loss: Loss = functional.cross_entropy,
+    ) -> None:
         """Choose, after training, what gradients do not reach; most heads have nothing of the kind.
 
         Args:
             answers: Logits FP32 [N, K] on the validation side, by the modalities that were given.
-            targets: INT64 [N], its labels.
+            targets: What is right for them, INT64 [N] for one label.
+            loss: Logits and targets -> how wrong they are.
         """
 
     def _drop(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor] | None:

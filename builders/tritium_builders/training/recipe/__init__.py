@@ -11,6 +11,7 @@ from tritium_builders.training.recipe.data import (
     ManifestTable,
     OpenmojiTable,
 )
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
@@ -22,6 +23,13 @@ from tritium_builders.training.recipe.model import (
     Strategy,
     TextEncoderTable,
 )
+from tritium_builders.training.recipe.pretraining import (
+    ContrastiveTable,
+    MaskingTable,
+    PretrainingOptimiserTable,
+    PretrainingRecipe,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.recipe.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -29,18 +37,24 @@ __all__ = [
     "STRATEGIES",
     "WITH_HEADS",
     "ColumnsTable",
+    "ContrastiveTable",
     "DataTable",
+    "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
     "ImbalanceStrategy",
     "ImbalanceTable",
     "ManifestTable",
+    "MaskingTable",
     "OpenmojiTable",
     "OptimiserTable",
+    "PretrainingOptimiserTable",
+    "PretrainingRecipe",
     "Recipe",
     "SamplesTable",
     "SplitTable",
     "Strategy",
     "TextEncoderTable",
+    "load_pretraining_recipe",
     "load_recipe",
 ]

@@ -24,6 +24,7 @@ class ColumnsTable(Table):
     label: str = "label"
     group: str = "group"
     split: str = "split"
+    entities: str = "entities"
 
     @model_validator(mode="after")
     def _each_of_its_own(self) -> ColumnsTable:
@@ -46,8 +47,12 @@ class ManifestTable(Table):
     bad_images: Literal["error", "skip"] = "error"
     """Whether a picture that is missing or cannot be decoded ends the training, or is left out,
     counted, and named in the data card."""
-    labels: list[str] | None = Field(default=None, min_length=2)
+    labels: list[str] | None = Field(default=None, min_length=1)
     """In the order of the probabilities. Default: the labels that occur, sorted."""
+    values: list[str] | None = Field(default=None, min_length=1)
+    """Of a regression: the columns that hold the numbers to predict."""
+    separator: str = Field(default="|", min_length=1)
+    """Of a multi-label manifest: stands between an item's labels, where they are one text."""
     columns: ColumnsTable = ColumnsTable()
     licence: str = "not stated"
     """Of the data; goes into the bundle."""

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from tritium_builders.training.recipe.table import Table
+from tritium_client.contract import Task
 
 Strategy = Literal[
     "concat",
@@ -18,14 +19,21 @@ Strategy = Literal[
     "cross_attention",
     "sequence_cross_attention",
     "cross_modal_transformer",
+    "word_attention",
+    "joint_embedding",
 ]
-"""A name of `models.FUSION_HEADS`; written out, because a recipe is read without PyTorch."""
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+"""A name of `models.HEADS`; written out, because a recipe is read without PyTorch."""
+OF_TASK: dict[Task, Strategy] = {"tagging": "word_attention", "embedding": "joint_embedding"}
+"""The one strategy of a task that has but one."""
+STRATEGIES: tuple[Strategy, ...] = tuple(
+    strategy for strategy in get_args(Strategy) if strategy not in OF_TASK.values()
+)
+"""Of the other tasks."""
 OVER_SEQUENCES: frozenset[Strategy] = frozenset(
     {"sequence_cross_attention", "cross_modal_transformer"}
 )
 """These read tokens and patches; the others read pooled features."""
-WITH_HEADS: frozenset[Strategy] = OVER_SEQUENCES | {"cross_attention"}
+WITH_HEADS: frozenset[Strategy] = OVER_SEQUENCES | {"cross_attention", "word_attention"}
 """These have attention heads, which divide the width."""
 
 
@@ -60,7 +68,7 @@ class FusionTable(Table):
     strategy: Strategy = "concat"
     """docs/fusion.md says which is for what. One that does not have a setting ignores it."""
     width: int = Field(default=256, ge=1, le=8192)
-    """Width of a projected modality, or of a token."""
+    """Width of a projected modality, or of a token; joint_embedding: size of the space."""
     hidden: int = Field(default=256, ge=1, le=8192)
     """Width of the classifier's hidden layer; low_rank_bilinear: how many features."""
     heads: int = Field(default=4, ge=1)

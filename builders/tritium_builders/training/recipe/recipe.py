@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomllib
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tritium_builders.errors import RecipeError
-from tritium_builders.training.recipe.data import DataTable
+from tritium_builders.training.recipe.data import DataTable, ManifestTable
+from tritium_builders.training.recipe.ensemble import EnsembleTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
+    OF_TASK,
     OVER_SEQUENCES,
+    STRATEGIES,
+    WITH_HEADS,
     FusionTable,
     ImageEncoderTable,
     Strategy,
     TextEncoderTable,
 )
 from tritium_builders.training.recipe.table import Table
-from tritium_client.contract import is_app_name
+from tritium_client.contract import Task, is_app_name
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Seed = Annotated[int, Field(ge=0)]
+AnyRecipe = TypeVar("AnyRecipe", bound=Table)
 
 
 class Recipe(Table):
@@ -34,6 +39,8 @@ class Recipe(Table):
     schema_version: Literal[1] = 1
     app: str
     """The name under which the model will be served."""
+    task: Task = "classification"
+    """What the model is for; docs/tasks.md says what each needs."""
     out: str | None = None
     """The bundle's folder, relative to where the command runs. Default: `bundles/<app>`."""
     seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
@@ -42,6 +49,7 @@ class Recipe(Table):
     text_encoder: TextEncoderTable
     image_encoder: ImageEncoderTable
     fusion: FusionTable = FusionTable()
+    ensemble: EnsembleTable | None = None
     optimiser: OptimiserTable = OptimiserTable()
     imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
@@ -56,8 +64,50 @@ class Recipe(Table):
             )
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_strategy(cls, content: Any) -> Any:
+        """A task with one strategy has it by default."""
+        if isinstance(content, dict) and content.get("task") in OF_TASK:
+            fusion = content.get("fusion", {})
+            if isinstance(fusion, dict):
+                return {**content, "fusion": {"strategy": OF_TASK[content["task"]], **fusion}}
+        return content
+
+    @model_validator(mode="after")
+    def _data_fits_task(self) -> Recipe:
+        data, manifest = self.data, isinstance(self.data, ManifestTable)
+        if not manifest and self.task not in {"classification", "embedding"}:
+            raise ValueError(f'task {self.task!r} needs data.source = "manifest"')
+        values = data.values if isinstance(data, ManifestTable) else None
+        if (values is not None) != (self.task == "regression"):
+            raise ValueError('data.values is for task "regression", which needs it')
+        labels = data.labels if isinstance(data, ManifestTable) else None
+        if labels is not None and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"data.labels is not for task {self.task!r}")
+        if labels is not None and self.task == "classification" and len(labels) == 1:
+            raise ValueError("data.labels holds one label; a classifier needs two")
+        if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
+            raise ValueError(f"fusion.calibration is not for task {self.task!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_fits_task(self) -> Recipe:
+        strategy, only = self.fusion.strategy, OF_TASK.get(self.task)
+        if only is None and strategy not in STRATEGIES:
+            raise ValueError(f"fusion strategy {strategy!r} is not for task {self.task!r}")
+        if only is not None and strategy != only:
+            raise ValueError(f"task {self.task!r} has fusion strategy {only!r}, not {strategy!r}")
+        return self
+
     @model_validator(mode="after")
     def _pooling_fits_strategy(self) -> Recipe:
+        if self.task == "tagging":
+            if self.text_encoder.pooling != "none" or self.image_encoder.pooling == "none":
+                raise ValueError(
+                    'task "tagging" needs text_encoder.pooling = "none" and pooled pictures'
+                )
+            return self
         sequences = self.fusion.strategy in OVER_SEQUENCES
         for name, table in (
             ("text_encoder", self.text_encoder),
@@ -67,6 +117,29 @@ class Recipe(Table):
                 wanted = '"none"' if sequences else 'anything but "none"'
                 raise ValueError(
                     f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _members_fit(self) -> Recipe:
+        table = self.ensemble
+        if table is not None and self.task != "classification":
+            raise ValueError(f"ensemble is for classification, not for task {self.task!r}")
+        for strategy in (table.strategies or [self.fusion.strategy]) if table else []:
+            if (strategy in OVER_SEQUENCES) != (self.fusion.strategy in OVER_SEQUENCES):
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} and fusion strategy "
+                    f"{self.fusion.strategy!r} read different features of the encoders"
+                )
+            if strategy in WITH_HEADS and self.fusion.width % self.fusion.heads:
+                raise ValueError(
+                    f"ensemble.strategies: {strategy!r} needs a fusion.width that is a multiple "
+                    "of fusion.heads"
+                )
+            if strategy == "late" and table and table.kind == "boosting":
+                raise ValueError(
+                    "ensemble.kind \"boosting\" adds logits, and strategy 'late' averages "
+                    "probabilities"
                 )
         return self
 
@@ -81,6 +154,12 @@ class Recipe(Table):
         return Recipe.model_validate(content)
 
     @property
+    def fusion_name(self) -> str:
+        """What the bundle calls its head: for people."""
+        strategy = self.fusion.strategy
+        return strategy if self.ensemble is None else self.ensemble.describe(strategy)
+
+    @property
     def bundle_folder(self) -> Path:
         """Where the bundle goes."""
         return Path(self.out) if self.out is not None else Path("bundles") / self.app
@@ -88,6 +167,15 @@ class Recipe(Table):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
+    return read_recipe(path, Recipe)
+
+
+def read_recipe(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """Read a recipe of one kind.
 
     Raises:
         RecipeError: naming the file, the field and the fix, one line for each problem.
@@ -101,7 +189,7 @@ def load_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = [
             f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
