@@ -132,7 +132,7 @@ def _train_next(
     with needs("train"):
         from tritium_builders.training.rounds.run import train_next
 
-    with _line_by_line():
+    with line_by_line():
         bundle = train_next(recipe, previous, data, out=out)
     _show_bundle(bundle, as_json)
 
