@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import typer
 from PIL import Image
@@ -49,8 +50,8 @@ class Reader(HTMLParser):
         for name in ("href", "src", "xlink:href"):
             if name in own:
                 self.targets.append(str(own[name]))
-        name = own.get("alt") if tag == "img" else own.get("aria-label")
-        if (tag == "img" or own.get("role") in ("img", "region")) and not name:
+        named = own.get("alt") if tag == "img" else own.get("aria-label")
+        if (tag == "img" or own.get("role") in ("img", "region")) and not named:
             self.unnamed.append(tag)
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -166,7 +167,7 @@ def test_a_report_of_an_earlier_version_has_a_page(content: PageContent) -> None
     assert "How it learned" not in text
 
 
-def encoded(pixels: np.ndarray, kind: str) -> bytes:
+def encoded(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
@@ -193,7 +194,7 @@ def test_report_writes_the_page(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
+    monkeypatch.setattr("webbrowser.open", opened.append)
     done = run("report", str(bundle.folder), "--open")
     assert done.exit_code == 0, done.output
     page = tmp_path / "small-report.html"
