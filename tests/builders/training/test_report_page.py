@@ -21,7 +21,7 @@ from tritium_builders.reports.content import PageContent
 from tritium_builders.reports.page import read_content, render_page
 from tritium_builders.reports.thumbnails import MAX_BYTES, thumbnail
 from tritium_builders.training.curves import Curve
-from tritium_builders.training.report import LabelScores
+from tritium_builders.training.report import LabelScores, TrainingReport
 
 VOID = {"meta", "img", "br", "link", "input"}
 MAX_PAGE = 2_000_000
@@ -102,7 +102,9 @@ def test_the_page_reads_well_without_seeing_it(bundle: Bundle) -> None:
 
 def test_the_page_says_what_the_report_says(bundle: Bundle, content: PageContent) -> None:
     text = Reader((bundle.folder / "report.html").read_bytes()).text
-    report, details = content.report, content.report.single_label
+    report = content.report
+    assert isinstance(report, TrainingReport)
+    details = report.single_label
     assert details is not None
     assert f"{100 * report.fusion.mean:.1f}" in text
     assert f"{details.reliability.calibration_error:.3f}" in text
@@ -119,6 +121,7 @@ def test_the_page_says_what_the_report_says(bundle: Bundle, content: PageContent
 
 def test_words_of_users_are_words_and_no_markup(content: PageContent) -> None:
     evil = '<script>alert("1")</script> $x^2$ & more'
+    assert isinstance(content.report, TrainingReport)
     details = content.report.single_label
     assert details is not None
     example = details.examples[0].model_copy(update={"text": evil, "label": evil})
@@ -136,6 +139,7 @@ def test_words_of_users_are_words_and_no_markup(content: PageContent) -> None:
 def test_a_page_of_many_labels_and_long_trainings_stays_small(content: PageContent) -> None:
     row = LabelScores(precision=0.5, recall=0.5, f1=0.5, items=3)
     labels = [f"a label with a long name {number}" for number in range(3000)]
+    assert isinstance(content.report, TrainingReport)
     details = content.report.single_label
     assert details is not None
     confusion = {label: {labels[0]: 2, label: 1} for label in labels}

@@ -186,7 +186,7 @@ def test_numbers_are_learnt_in_their_own_unit(
     assert bundle.validation[0].target is not None
     fit = report.by_score["price"]
     assert fit.r2 == pytest.approx(report.fusion.by_seed[report.bundle_seed], abs=1e-4)
-    held_out = [float(sample.target[0]) for sample in bundle.validation if sample.target]
+    held_out = [float(str(sample.target[0])) for sample in bundle.validation if sample.target]
     assert sorted(right for right, _ in fit.pairs) == pytest.approx(sorted(held_out), abs=1e-4)
     assert "Predicted and right" in page_of(bundle)
 
