@@ -20,8 +20,8 @@ from tritium_builders.data.manifest import LoadedManifest
 from tritium_builders.errors import RecipeError, needs
 from tritium_builders.models import LoadedTextEncoder
 from tritium_builders.training.features import Features, compute_features
-from tritium_builders.training.fit import logits_of
 from tritium_builders.training.folds import Prepared, TrainedFold
+from tritium_builders.training.network import logits_of
 from tritium_builders.training.own_data import (
     RecipeData,
     describe,
