@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -60,7 +58,8 @@ def pretrain(
     text, image = load_encoders(training)
     data = load_data(training, Path(recipe_path).parent, text, image)
     split = data.split or make_split(training, data.dataset, recipe.split.fold)
-    with _on_device(recipe.seed) as device:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with reproducible(recipe.seed, threads=torch.get_num_threads(), device=device):
         task = make_task(recipe, data.dataset, text, image)
         task.modules().to(device)
         done = pretrain_task(
@@ -98,18 +97,6 @@ def make_task(
         source=recipe.text_encoder.source,
         batch_size=recipe.optimiser.batch_size,
     )
-
-
-@contextlib.contextmanager
-def _on_device(seed: int) -> Iterator[torch.device]:
-    """A GPU where there is one; on a CPU the same seed gives the same weights."""
-    if torch.cuda.is_available():
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield torch.device("cuda")
-    else:
-        with reproducible(seed):
-            yield torch.device("cpu")
 
 
 def _report(
