@@ -26,16 +26,18 @@ from tritium_benchmarks.results import write_results
 from tritium_builders.data import Dataset
 from tritium_builders.data.progress import track
 from tritium_builders.models import TemperatureScaled
-from tritium_builders.training.fit import answers_of
+from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT
 from tritium_builders.training.folds import Prepared, TrainedFold, prepare, train_fold
 from tritium_builders.training.metrics import accuracy, calibration_error, macro_f1
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.recipe import (
     FusionTable,
     ImbalanceTable,
     OptimiserTable,
     load_recipe,
 )
-from tritium_builders.training.report import Figure, Record
+from tritium_builders.training.records import Record
+from tritium_builders.training.report import Figure
 from tritium_builders.training.splits import Indices, Split
 
 NAME = "imbalance"
@@ -251,7 +253,7 @@ def _before_and_after(prepared: Prepared, trained: TrainedFold) -> dict[str, npt
 
     assert isinstance(trained.head, TemperatureScaled)  # noqa: S101 - the recipe asked for it
     features = prepared.features.select(torch.tensor(trained.held_out))
-    before = answers_of(trained.head.head, features, "fusion")
+    before = answers_of(trained.head.head, features, (BOTH, TEXT, IMAGE))
     return {
         **{f"{' + '.join(given)} before": one.softmax(-1).numpy() for given, one in before.items()},
         **{

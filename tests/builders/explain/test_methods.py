@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,10 +79,13 @@ def item(linear: FusionModel) -> ExplainedItem:
     return prepare_item(linear, TEXT, png(64, 64, 3))
 
 
-def by_hand(model: FusionModel, item: ExplainedItem) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(model: FusionModel, item: ExplainedItem) -> tuple[Any, Any]:
     """What each token and pixel of the linear model adds, by its weights."""
     with torch.no_grad():
-        table, head = model.text_encoder.table, model.fusion_head
+        text, head = model.text_encoder, model.fusion_head
+        assert isinstance(text, SumOfEmbeddings)
+        assert isinstance(head, Weighted)
+        table = text.table
         tokens = (table(item.ids[0]) - table(torch.tensor(item.blank_token))) @ head.text.weight[0]
         change = (item.pixels[0].float() - item.blank_pixel)[..., 0] / 255 / model.image.std[0]
         pixels = change * float(head.image.weight) / CORNER**2
@@ -102,6 +106,7 @@ def test_gradients_find_what_a_linear_model_adds_up(
 def test_occlusion_finds_the_words_and_the_corner(linear: FusionModel, item: ExplainedItem) -> None:
     found = occlusion(ModuleAnswering(linear), item, 0)
     tokens, _ = by_hand(linear, item)
+    assert found.tokens is not None
     np.testing.assert_allclose(found.tokens, tokens, atol=1e-5)
     assert found.pixels is not None
     reach = CORNER + 2 * (64 // 14)  # a window that begins in the corner
@@ -157,8 +162,9 @@ def test_attention_is_spread_over_words_and_patches(known: Bundle, linear: Fusio
     assert found.pixels.sum() == pytest.approx(1)
     assert np.all(found.tokens[own.special] == 0)
     assert len(np.unique(found.pixels.round(12))) == 16  # one value a patch
-    assert model.text_encoder.model.config._attn_implementation == "sdpa"
-    assert not model.text_encoder.model.config.output_attentions
+    config: Any = text.model.config
+    assert config._attn_implementation == "sdpa"
+    assert not config.output_attentions
 
 
 def test_attention_says_who_has_none(

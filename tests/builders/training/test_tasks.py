@@ -21,7 +21,9 @@ from tritium_builders.graphs import load_model
 from tritium_builders.reports.page import read_content, render_page
 from tritium_builders.training import train
 from tritium_builders.training.embedding import recall
+from tritium_builders.training.imbalance import Balance
 from tritium_builders.training.multilabel import MultiLabel, _best_threshold
+from tritium_builders.training.recipe import ImbalanceTable
 from tritium_builders.training.run import check_data, cross_validate
 from tritium_builders.training.task_report import TaskReport
 from tritium_builders.verdicts import meaning_of
@@ -184,7 +186,7 @@ def test_numbers_are_learnt_in_their_own_unit(
     assert bundle.validation[0].target is not None
     fit = report.by_score["price"]
     assert fit.r2 == pytest.approx(report.fusion.by_seed[report.bundle_seed], abs=1e-4)
-    held_out = [float(sample.target[0]) for sample in bundle.validation if sample.target]
+    held_out = [float(str(sample.target[0])) for sample in bundle.validation if sample.target]
     assert sorted(right for right, _ in fit.pairs) == pytest.approx(sorted(held_out), abs=1e-4)
     assert "Predicted and right" in page_of(bundle)
 
@@ -302,6 +304,7 @@ def test_recall_counts_what_is_among_the_closest() -> None:
 def test_label_smoothing_moves_targets_to_the_middle(folder: Path) -> None:
     loss = MultiLabel.__new__(MultiLabel)
     loss._smoothing = 0.2
+    loss._balance = Balance(ImbalanceTable(), torch.ones(2), 2)
     logits = torch.tensor([[0.0, 2.0]])
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, torch.tensor([[0.1, 0.9]])

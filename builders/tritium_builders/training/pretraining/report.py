@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tritium_builders.training.report import Record
+from tritium_builders.training.records import Record
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -23,7 +23,12 @@ from tritium_builders.training.pretraining.loop import Pretrained, pretrain_task
 from tritium_builders.training.pretraining.masked_language import MaskedLanguage
 from tritium_builders.training.pretraining.objectives import PretrainingTask
 from tritium_builders.training.pretraining.report import REPORT, PretrainingReport
-from tritium_builders.training.recipe import PretrainingRecipe, load_pretraining_recipe
+from tritium_builders.training.recipe import (
+    ImageEncoderTable,
+    PretrainingRecipe,
+    TextEncoderTable,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.splits import Split
 
 
@@ -111,7 +116,10 @@ def _report(
     recipe: PretrainingRecipe, dataset: Dataset, split: Split, done: Pretrained
 ) -> PretrainingReport:
     adapted = ["text"] if recipe.objective == "masked_language" else recipe.contrastive.train
-    tables = {"text": recipe.text_encoder, "image": recipe.image_encoder}
+    tables: dict[str, TextEncoderTable | ImageEncoderTable] = {
+        "text": recipe.text_encoder,
+        "image": recipe.image_encoder,
+    }
     return PretrainingReport(
         objective=recipe.objective,
         adapted={name: tables[name].source for name in adapted},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tritium_builders.data.card import Previous
 from tritium_builders.data.dataset import Side
-from tritium_builders.training.report import Record
+from tritium_builders.training.records import Record
 from tritium_builders.training.rounds.additions import Reason
 
 if TYPE_CHECKING:
