@@ -100,6 +100,7 @@ def learning(curves: Sequence[Curve], score: str) -> Markup:
         scores.set_title(f"validation {score}")
         for axes in drawn.axes:
             axes.set_xlabel("epoch")
+            axes.locator_params(axis="x", integer=True)
     return drawn.svg
 
 
