@@ -27,8 +27,8 @@ from tritium_builders.models.ensembles import (
 )
 from tritium_builders.models.fusion import FusionHead
 from tritium_builders.models.fusion.base import Given
-from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, fit_head, make_head
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.objective import Objective, SingleLabel
 from tritium_builders.training.recipe import EnsembleTable
 from tritium_builders.training.splits import Indices, Split
@@ -136,9 +136,9 @@ class _Training:
         features = self.prepared.features.select(watched)
         own = [answers_of(head, features, GIVEN) for head in members]
         targets = self.objective.targets
-        for given, logits in unseen.items():
+        for given, parts_of in unseen.items():
             coefficients, biases = fit_regression(
-                stacking_inputs(torch.stack(logits, 1)),
+                stacking_inputs(torch.stack(parts_of, 1)),
                 targets[trained],
                 labels=self.objective.outputs,
                 watched=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,11 @@ class Features:
         offsets = None if self.offsets is None else self.offsets[indices]
         return Features(self.text[indices], mask, self.image[indices], offsets)
 
+    def to(self, device: torch.device) -> Features:
+        """The same on a device; what is there already is not copied."""
+        mask = None if self.text_mask is None else self.text_mask.to(device)
+        return replace(self, text=self.text.to(device), text_mask=mask, image=self.image.to(device))
+
 
 def compute_features(
     dataset: Dataset, text: LoadedTextEncoder, image: LoadedImageEncoder
@@ -89,9 +94,9 @@ def compute_features(
     if dataset.task == "tagging":
         text_features, mask, offsets = _words(dataset.items, text)
     elif text.pooling == "none":
-        text_features, mask = _padded(_text_rows(dataset.items, text, _token_ids))
+        text_features, mask = _padded(_text_rows(dataset.items, text, _ids))
     else:
-        text_features = _flat(_text_rows(dataset.items, text, _token_ids))
+        text_features = _flat(_text_rows(dataset.items, text, _ids))
     return Features(
         text=torch.from_numpy(text_features),
         text_mask=None if mask is None else torch.from_numpy(mask),
@@ -110,6 +115,13 @@ def _words(items: Sequence[Item], text: LoadedTextEncoder) -> tuple[Array, Array
     for index, one in enumerate(words):
         offsets[index, : len(one.offsets)] = one.offsets
     return features, mask, offsets
+
+
+def truncating_tokenizer(text: LoadedTextEncoder) -> Tokenizer:
+    """The encoder's tokenizer, which cuts texts to what the encoder takes."""
+    tokenizer = Tokenizer.from_buffer(text.tokenizer_json)
+    tokenizer.enable_truncation(max_length=text.preprocessing.max_length)
+    return tokenizer
 
 
 def _flat(rows: Sequence[Array]) -> Array:
@@ -177,7 +189,7 @@ def _image_rows(items: Sequence[Item], image: LoadedImageEncoder) -> list[Array]
         model = _model(image=image)
 
         def inputs(batch: Sequence[str]) -> Inputs:
-            return {PIXELS: np.stack([_pixels(missing[name], model) for name in batch])}
+            return {PIXELS: np.stack([pixels_of(missing[name], model.image) for name in batch])}
 
         order = list(missing)
         engine = encoder_run(
@@ -245,8 +257,7 @@ def _model(
     """The reference model with one of the encoders; what is not there is not used."""
     tokenizer = Tokenizer(BPE())
     if text is not None:
-        tokenizer = Tokenizer.from_buffer(text.tokenizer_json)
-        tokenizer.enable_truncation(max_length=text.preprocessing.max_length)
+        tokenizer = truncating_tokenizer(text)
     return FusionModel(
         text_encoder=nn.Identity() if text is None else text.module,
         image_encoder=nn.Identity() if image is None else image.module,
@@ -257,12 +268,26 @@ def _model(
     ).eval()
 
 
-def _token_ids(item: Item, model: FusionModel) -> list[int]:
-    spec = model.text.servable_spec()
+def token_ids(item: Item, tokenizer: Tokenizer, preprocessing: TextPreprocessing) -> list[int]:
+    """Tokenize an item's text as the servable does.
+
+    Args:
+        item: The item.
+        tokenizer: Truncates to what the encoder takes.
+        preprocessing: The text encoder's.
+
+    Raises:
+        RecipeError: naming the item.
+    """
+    spec = preprocessing.servable_spec()
     try:
-        return text_tokenizer.encode(model.tokenizer, item.text.encode(), spec)
+        return text_tokenizer.encode(tokenizer, item.text.encode(), spec)
     except ValueError as error:
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
+
+
+def _ids(item: Item, model: FusionModel) -> list[int]:
+    return token_ids(item, model.tokenizer, model.text)
 
 
 def _word_ids(item: Item, model: FusionModel) -> list[int]:
@@ -277,8 +302,17 @@ def _words_of(item: Item, model: FusionModel) -> text_tokenizer.Words:
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 
 
-def _pixels(item: Item, model: FusionModel) -> npt.NDArray[np.uint8]:
+def pixels_of(item: Item, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """Decode an item's picture as the servable does, UINT8 [H, W, 3].
+
+    Args:
+        item: The item.
+        preprocessing: The image encoder's.
+
+    Raises:
+        RecipeError: naming the item.
+    """
     try:
-        return image_decoder.decode(item.read_image(), model.image.servable_spec())
+        return image_decoder.decode(item.read_image(), preprocessing.servable_spec())
     except ValueError as error:
         raise RecipeError(f"item {item.id}: image: {error}; mend or remove the item") from error

@@ -68,7 +68,7 @@ def train(
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
-    return write_bundle(prepared, shipped, target, report=report)
+    return _ship(prepared, shipped, target, report)
 
 
 def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
@@ -137,7 +137,21 @@ def train_best(
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    return write_bundle(best, shipped, target, report=report), comparison
+    return _ship(best, shipped, target, report), comparison
+
+
+def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: AnyReport) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does."""
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.distributed import processes
+
+    if not processes().is_first:
+        processes().wait()
+        return Bundle.load(target)
+    bundle = write_bundle(prepared, shipped, target, report=report)
+    forget(prepared.checkpoints(shipped.fold))
+    processes().wait()
+    return bundle
 
 
 def _compare(
@@ -211,10 +225,13 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     objective = make_objective(recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(prepared.split(recipe.split.fold).train))
     runs = [(kind, seed) for kind in objective.kinds for seed in recipe.seeds]
-    done = [
-        train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
-        for kind, seed in track(runs, "Training heads", total=len(runs))
-    ]
+    # Encoders that learn have a bar for each epoch.
+    shown = runs if recipe.fine_tunes else track(runs, "Training heads", total=len(runs))
+    done: list[TrainedFold] = []
+    for kind, seed in shown:
+        one = train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
+        # The first goes into the bundle; other encoders would only fill the memory.
+        done.append(replace(one, text_encoder=None, image_encoder=None) if done else one)
     trained = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
         for kind in objective.kinds
@@ -256,9 +273,8 @@ def write_bundle(
         BundleError, ExportError: when the modules cannot be served.
     """
     with needs("train"):
+        from tritium_builders.reports.content import PageContent
         from tritium_builders.reports.page import render_page
-        from tritium_builders.reports.sections import PageContent
-        from tritium_builders.training.report import TrainingReport
     check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
@@ -272,21 +288,19 @@ def write_bundle(
     if prepared.card is not None:
         files[DATA_CARD] = prepared.card.to_json()
     if report is not None:
-        files[REPORT] = report.to_json()
-    if isinstance(report, TrainingReport):
         pictures = {sample.id: sample.image for sample in validation}
         content = PageContent(
             report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
         )
-        files[PAGE] = render_page(content)
+        files |= {REPORT: report.to_json(), PAGE: render_page(content)}
     files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
-        text_encoder=prepared.text.module,
+        text_encoder=trained.text_encoder or prepared.text.module,
         tokenizer=prepared.text.tokenizer_json,
         text_preprocessing=prepared.text.preprocessing,
-        image_encoder=prepared.image.module,
+        image_encoder=trained.image_encoder or prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
         fusion_head=trained.finished,
         task=recipe.task,

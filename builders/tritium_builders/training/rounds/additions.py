@@ -20,7 +20,7 @@ from tritium_builders.data.dataset import Dataset, ImageFile, Item, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
 from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe import ManifestTable, Recipe, SplitTable
-from tritium_builders.training.splits import Split
+from tritium_builders.training.splits import Indices, Split
 
 Reason = Literal["known", "contradicts", "like_held_out", "like_validation"]
 STRICTEST: tuple[Side, ...] = ("test", "validation", "train")
@@ -94,9 +94,10 @@ def place(
         earlier: Texts and pictures that an earlier round held out.
     """
     placing = _Placing(table)
-    for side, indices in (
-        ("train", split.train), ("validation", split.validation), ("test", split.held_out)
-    ):  # fmt: skip
+    known: dict[Side, Indices] = {
+        "train": split.train, "validation": split.validation, "test": split.held_out
+    }  # fmt: skip
+    for side, indices in known.items():
         for index in indices.tolist():
             placing.note(old.items[index], side)
     placing.hold_out(earlier)

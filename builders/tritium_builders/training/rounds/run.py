@@ -20,8 +20,8 @@ from tritium_builders.data.manifest import LoadedManifest
 from tritium_builders.errors import RecipeError, needs
 from tritium_builders.models import LoadedTextEncoder
 from tritium_builders.training.features import Features, compute_features
-from tritium_builders.training.fit import logits_of
 from tritium_builders.training.folds import Prepared, TrainedFold
+from tritium_builders.training.network import logits_of
 from tritium_builders.training.own_data import (
     RecipeData,
     describe,
@@ -38,7 +38,7 @@ from tritium_builders.training.rounds.additions import (
     require_any,
 )
 from tritium_builders.training.rounds.record import AddedFile, Compared, HeldOut, RoundRecord
-from tritium_builders.training.rounds.start import check_encoders, make_start
+from tritium_builders.training.rounds.start import encoders_of, make_start
 from tritium_builders.training.run import ROUND, check_target, train_seeds, write_bundle
 from tritium_builders.training.splits import Indices, Split
 
@@ -86,8 +86,7 @@ def train_next(
     if target.resolve() == bundle.folder.resolve():
         raise RecipeError(f"{target}: would be in the place of the bundle it continues; give --out")
     start, old_head = make_start(bundle, recipe)
-    text, image = load_encoders(recipe)
-    check_encoders(bundle, recipe, text, image)
+    text, image = encoders_of(bundle, recipe, *load_encoders(recipe))
     own = load_data(recipe, folder, text, image)
     spec = image.preprocessing.servable_spec()
     joined = _join(recipe, own, bundle, [Path(path) for path in data], spec)

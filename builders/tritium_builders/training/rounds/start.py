@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from tritium_builders.bundle import TOKENIZER, Bundle
 from tritium_builders.errors import RecipeError
 from tritium_builders.models.fusion import FusionHead, HybridFusion, TemperatureScaled
+from tritium_builders.models.known import KnownModule
 
 if TYPE_CHECKING:
     from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
     from tritium_builders.training.recipe import Recipe
 
+Encoder = TypeVar("Encoder", bound=KnownModule)
 NOT_SHAPE = ("labels", "dropout", "modality_dropout")
 """Settings of a head that may differ: labels may be added, and dropout has no weights."""
 
@@ -32,6 +35,14 @@ class Start:
     state: Mapping[str, Tensor]
     labels: int
     """How many labels it has; they are the first ones of the new head."""
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state.items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def apply(self, head: FusionHead) -> None:
@@ -45,43 +56,74 @@ class Start:
             tensor[tuple(slice(size) for size in old.shape)].copy_(old)
 
 
-def check_encoders(
+def encoders_of(
     bundle: Bundle, recipe: Recipe, text: LoadedTextEncoder, image: LoadedImageEncoder
-) -> None:
-    """Refuse a recipe whose encoders are not the bundle's.
+) -> tuple[LoadedTextEncoder, LoadedImageEncoder]:
+    """Take a bundle's encoders, which may have learned since the recipe's were loaded.
+
+    Args:
+        bundle: The bundle.
+        recipe: What trains it on.
+        text: The recipe's encoder.
+        image: Likewise.
+
+    Returns:
+        Both, with the bundle's weights.
 
     Raises:
-        RecipeError: saying which one differs, in what, and the fix.
+        RecipeError: when the recipe names another encoder; says which, in what it differs, and
+            the fix.
     """
     manifest = bundle.manifest
     ours = Tokenizer.from_buffer(text.tokenizer_json).to_str()
     theirs = (bundle.folder / TOKENIZER).read_text(encoding="utf-8")
-    for name, entry, module, same in (
-        ("text_encoder", manifest.text_encoder, text.module,
-         {"tokenizer": ours == theirs, "preprocessing": manifest.text == text.preprocessing}),
-        ("image_encoder", manifest.image_encoder, image.module,
-         {"preprocessing": manifest.image == image.preprocessing}),
-    ):  # fmt: skip
-        folder = bundle.folder / name
-        same["architecture"] = entry.architecture == module.kind
-        if same["architecture"]:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            same["config"] = config == json.loads(json.dumps(module.config()))
-        if same.get("config"):
-            same["weights"] = _equal(module, folder / "model.safetensors")
-        for what, is_same in same.items():
-            if not is_same:
-                source = getattr(recipe, name).source
-                raise RecipeError(
-                    f"{bundle.folder}: its {name.replace('_', ' ')} has another {what} than "
-                    f"{source}; name the one that it was trained with, or train without --from"
-                )
+    same_text = {"tokenizer": ours == theirs, "preprocessing": manifest.text == text.preprocessing}
+    same_image = {"preprocessing": manifest.image == image.preprocessing}
+    return (
+        replace(text, module=_module(bundle, recipe, "text_encoder", text.module, same_text)),
+        replace(image, module=_module(bundle, recipe, "image_encoder", image.module, same_image)),
+    )
+
+
+def _module(
+    bundle: Bundle, recipe: Recipe, name: str, module: Encoder, same: dict[str, bool]
+) -> Encoder:
+    from tritium_builders.graphs import architectures, load_module
+
+    folder, source = bundle.folder / name, getattr(recipe, name).source
+    same["architecture"] = architectures(bundle)[name] == module.kind
+    if same["architecture"]:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        same["config"] = config == json.loads(json.dumps(module.config()))
+    if all(same.values()):
+        if _equal(module, folder / "model.safetensors"):
+            return module
+        # It has learned, if it began as what the recipe names; else it is another one.
+        same["set of weights"] = source == _source(bundle, name)
+    for what, is_same in same.items():
+        if not is_same:
+            raise RecipeError(
+                f"{bundle.folder}: its {name.replace('_', ' ')} has another {what} than {source}; "
+                "name the one that it was trained with, or train without --from"
+            )
+    own: Any = load_module(bundle, name, module.kind)
+    learned: Encoder = own.requires_grad_(False)
+    return learned
 
 
 def _equal(module: nn.Module, path: Path) -> bool:
     kept = safetensors.torch.load_file(path)
     own = module.state_dict()
     return all(name in own and torch.equal(own[name], tensor) for name, tensor in kept.items())
+
+
+def _source(bundle: Bundle, name: str) -> str | None:
+    """What the recipe that made the bundle called its encoder."""
+    try:
+        content = json.loads((bundle.folder / "recipe.json").read_text(encoding="utf-8"))
+        return str(content[name]["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def make_start(bundle: Bundle, recipe: Recipe) -> tuple[Start, nn.Module]:
