@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from tests.support.models import tokenizer
+from tritium_builders import ImagePreprocessing, TextPreprocessing
+from tritium_builders.export import export_fusion_head
 from tritium_builders.models import (
     KNOWN_MODULES,
     ConcatFusion,
@@ -13,6 +20,8 @@ from tritium_builders.models import (
     SequenceCrossAttentionFusion,
     SingleModalityHead,
 )
+from tritium_builders.reference import FusionModel
+from tritium_client.contract import Modality
 
 TEXT, IMAGE, LABELS = 12, 20, 4
 
@@ -78,3 +87,24 @@ def test_the_same_head_comes_back_from_its_config() -> None:
     text, image = torch.randn(3, TEXT), torch.randn(3, IMAGE)
     assert torch.equal(again(text, image), head(text, image))
     assert not again.training
+
+
+@pytest.mark.parametrize("modalities", [("text", "image"), ("image",)])
+def test_its_graph_answers_like_torch(modalities: tuple[Modality, ...], tmp_path: Path) -> None:
+    head = make(sequences=True)
+    head.weights.copy_(torch.tensor([0.5, 0.3, 0.2]))
+    model = FusionModel(
+        nn.Identity(), nn.Identity(), head, tokenizer(), TextPreprocessing(), ImagePreprocessing()
+    )
+    path = tmp_path / "head.onnx"
+    export_fusion_head(model, modalities, ("sequence", TEXT), ("sequence", (9, IMAGE)), path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    text, image = torch.randn(3, 6, TEXT), torch.randn(3, 9, IMAGE)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 0, 0, 0, 0]])
+    inputs = [text, image, mask] if "text" in modalities else [image]
+    names = [one.name for one in session.get_inputs()]
+    feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+    (answer,) = session.run(None, feed)
+    with torch.inference_mode():
+        expected = head(text, image, mask) if "text" in modalities else head(None, image)
+    np.testing.assert_allclose(answer, expected.softmax(-1).numpy(), atol=1e-5)
