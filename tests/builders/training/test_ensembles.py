@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tests.builders.training.conftest import RECIPE
 from tritium_builders.models import EnsembleHead
-from tritium_builders.training import Recipe, ensembles
+from tritium_builders.training import Recipe, ensembles, folds
 from tritium_builders.training.folds import Prepared, TrainedFold, train_fold
 from tritium_builders.training.recipe import EnsembleTable
 from tritium_builders.training.splits import Split
@@ -60,7 +60,7 @@ def test_bagging_draws_whole_groups_of_the_training_side(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Split] = []
-    fit = ensembles.fit_head
+    fit = folds.fit_head
 
     def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         seen.append(split)
@@ -99,7 +99,7 @@ def test_stacking_fits_to_answers_of_members_that_never_saw_the_item(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[frozenset[int]] = []
-    fit = ensembles.fit_head
+    fit = folds.fit_head
 
     def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         fitted.append(frozenset(split.train.tolist()))
