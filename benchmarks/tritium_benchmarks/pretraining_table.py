@@ -1,8 +1,8 @@
 """Pretraining on the demo data: `make pretraining-table` writes results/pretraining.md.
 
     python -m tritium_benchmarks.pretraining_table recipes/openmoji.toml benchmarks/results \
-        --pretraining recipes/pretraining/openmoji_masked_language.toml \
-        --pretraining recipes/pretraining/openmoji_contrastive.toml --page docs/pretraining.md
+        --pretraining recipes/pretraining/openmoji_contrastive.toml \
+        --pretraining recipes/pretraining/openmoji_masked_language.toml --page docs/pretraining.md
 
 Encoders are adapted by each recipe (one that lies in its folder already is taken), and heads are
 trained on the original's features and on theirs: same split, same seeds, the plain head as it is
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tritium_benchmarks.report.pages import fill_places
 from tritium_benchmarks.results import write_results
 from tritium_builders.data.progress import track
 from tritium_builders.training.folds import Prepared, prepare, train_fold
+from tritium_builders.training.objective import HEAD_KINDS
 from tritium_builders.training.pretraining.report import REPORT, PretrainingReport
 from tritium_builders.training.pretraining.run import pretrain
 from tritium_builders.training.recipe import (
@@ -103,14 +103,13 @@ def _row(
     name: str, prepared: Prepared, seeds: Sequence[int], report: PretrainingReport | None
 ) -> EncodersRow:
     fold, dataset = prepared.recipe.split.fold, prepared.dataset
-    own = replace(prepared)
-    own.keep_split(fold, prepared.split(fold))  # refuses what the encoders have seen
+    prepared.split(fold)  # refuses encoders that have seen what is held out
     fusion, text, image = (
         {
-            seed: train_fold(own, fold=fold, seed=seed, kind=kind)
+            seed: train_fold(prepared, fold=fold, seed=seed, kind=kind)
             for seed in track(seeds, f"{name}: {kind}", total=len(seeds))
         }
-        for kind in ("fusion", "text", "image")
+        for kind in HEAD_KINDS
     )
     return EncodersRow(
         name=name,

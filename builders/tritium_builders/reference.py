@@ -72,6 +72,18 @@ def features_of(output: Any, module: str) -> Tensor:
     )
 
 
+def normalise(pixels: Tensor, image: ImagePreprocessing) -> Tensor:
+    """Turn uint8 [B, H, W, 3] pixels into what an image encoder takes, FP32 [B, 3, H, W]."""
+    # Floats first: TensorRT takes UINT8 as an input, and the only thing that it does with it
+    # is a cast.
+    scaled = pixels.float().permute(0, 3, 1, 2) * image.rescale_factor
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=pixels.device).reshape(1, 3, 1, 1)
+        for values in (image.mean, image.std)
+    )
+    return (scaled - mean) / std
+
+
 @dataclass(frozen=True)
 class FusionModel:
     """A text + image model in PyTorch.
@@ -116,12 +128,7 @@ class FusionModel:
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 [B, H, W, 3] pixels and run the image encoder."""
-        # Floats first: TensorRT takes UINT8 as an input, and the only thing that it does with it
-        # is a cast.
-        scaled = pixels.float().permute(0, 3, 1, 2) * self.image.rescale_factor
-        mean = torch.tensor(self.image.mean, dtype=torch.float32).reshape(1, 3, 1, 1)
-        std = torch.tensor(self.image.std, dtype=torch.float32).reshape(1, 3, 1, 1)
-        return features_of(self.image_encoder((scaled - mean) / std), "image_encoder")
+        return features_of(self.image_encoder(normalise(pixels, self.image)), "image_encoder")
 
     def fuse(self, text: Tensor | None, image: Tensor | None, mask: Tensor | None) -> Tensor:
         """Run the fusion head; gives logits [B, labels], of words [B, W, labels]."""

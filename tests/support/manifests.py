@@ -56,7 +56,7 @@ def load(path: Path, *, least_groups: int = 2, **changes: Any) -> LoadedManifest
     return load_manifest(source(path, **changes), SPEC, least_groups=least_groups)
 
 
-def tiny_encoders(folder: Path) -> tuple[Path, Path]:
+def tiny_encoders(folder: Path, *, layers: int = 1) -> tuple[Path, Path]:
     """Write Hugging Face folders of a tiny text and a tiny image encoder with random weights."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel, ResNetConfig, ResNetModel
@@ -65,7 +65,7 @@ def tiny_encoders(folder: Path) -> tuple[Path, Path]:
 
     torch.manual_seed(0)
     bert = BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=40,
     )  # fmt: skip
     resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")

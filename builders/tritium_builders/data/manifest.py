@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tritium_builders.data.dataset import Dataset, ImageFile, Item
+from tritium_builders.data.groups import Joined
 from tritium_builders.data.pictures import PictureFacts, check_pictures, hash_pictures
 from tritium_builders.data.problems import Problems
 from tritium_builders.data.records import NAMES, read_records
@@ -218,7 +219,7 @@ def _without_bad_images(
 
 def _items(rows: Sequence[Row], hashed: Mapping[Path, ImageFile | str]) -> tuple[Item, ...]:
     """Make items; equal pairs get one group, so that no split can part them."""
-    joined = _Joined()
+    joined = Joined()
     items = []
     for row in rows:
         picture = hashed[row.path]
@@ -228,30 +229,6 @@ def _items(rows: Sequence[Row], hashed: Mapping[Path, ImageFile | str]) -> tuple
         joined.join(group, f"pair {item.content_hash}")
         items.append(item)
     return tuple(replace(one, group=joined.name(one.group)) for one in items)
-
-
-class _Joined:
-    """Names that mean the same; each set is called by the name that came first."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-        self._order: dict[str, int] = {}
-
-    def join(self, one: str, other: str) -> None:
-        first, second = self.name(one), self.name(other)
-        if self._order[first] > self._order[second]:
-            first, second = second, first
-        self._parent[second] = first
-
-    def name(self, one: str) -> str:
-        self._order.setdefault(one, len(self._order))
-        path = []
-        while (above := self._parent.setdefault(one, one)) != one:
-            path.append(one)
-            one = above
-        for passed in path:
-            self._parent[passed] = one
-        return one
 
 
 def _check_trained(

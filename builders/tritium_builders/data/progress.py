@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     from rich.progress import track as rich_track
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    # Of several processes that torchrun or accelerate has started, the first one shows it.
+    if not console.is_terminal or os.environ.get("RANK", "0") != "0":
         return items
     return rich_track(items, description, total, console=console, transient=True)

@@ -148,6 +148,11 @@ class LoadedImageEncoder:
     module: EfficientNetLite | HuggingFaceImageEncoder
     preprocessing: ImagePreprocessing
 
+    @property
+    def pooling(self) -> ImagePooling:
+        """How patches become features."""
+        return self.module.pooling
+
 
 def load_image_encoder(source: str, pooling: ImagePooling) -> LoadedImageEncoder:
     """Load a pretrained image encoder and its preprocessing.

@@ -95,6 +95,11 @@ class LoadedTextEncoder:
     """Without padding and truncation, which `preprocessing` owns."""
     preprocessing: TextPreprocessing
 
+    @property
+    def pooling(self) -> TextPooling:
+        """How tokens become features."""
+        return self.module.pooling
+
 
 def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     """Load a pretrained text encoder and its tokenizer.

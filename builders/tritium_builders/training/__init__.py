@@ -1,7 +1,11 @@
-"""From a recipe to a bundle: encoders stay frozen, a fusion head is trained on their features.
+"""From a recipe to a bundle: a fusion head is trained, and the encoders that the recipe says.
 
-    recipe.py -> folds.prepare (data, encoders, features.py) -> folds.train_fold (splits.py)
-              -> report.py -> run.train writes the bundle
+    recipe -> folds.prepare (data, encoders, features.py) -> folds.train_fold (splits.py)
+           -> report.py -> run.train writes the bundle
+
+    folds.train_fold: network.py (head and encoders that learn: trainable.py), inputs.py (what it
+    is fed: features, or tokens and pixels with augmentation.py), fit.py (the loop) with
+    optimisation.py, objective.py, checkpoints.py and distributed.py
 
 Names are imported when they are used: the command line shows its help without PyTorch.
 """

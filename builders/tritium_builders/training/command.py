@@ -83,10 +83,11 @@ def train_command(
         bool, typer.Option("--json", help="Print the report and the bundle's hash as JSON.")
     ] = False,
 ) -> None:
-    """Train a fusion head on frozen encoders and write a bundle.
+    """Train a fusion head, and the encoders that the recipe says, and write a bundle.
 
-    Features are computed once and kept in the user's cache folder; training again takes seconds
-    and gives the same bundle. A bundle that is already there is replaced.
+    Features of frozen encoders are computed once and kept in the user's cache folder; training
+    again takes seconds and gives the same bundle. A training of encoders that was killed goes on
+    where it was. A bundle that is already there is replaced.
 
     Examples:
 

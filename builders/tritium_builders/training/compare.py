@@ -95,8 +95,11 @@ def compare(prepared: Prepared, strategies: Sequence[Strategy]) -> Comparison:
     names: list[Strategy | Single] = [*strategies, "text", "image"]
     runs = [(name, seed) for name in names for seed in recipe.seeds]
     trained: dict[str, list[TrainedFold]] = {}
-    for name, seed in track(runs, "Comparing strategies", total=len(runs)):
-        trained.setdefault(name, []).append(_train(prepared, name, seed))
+    # Encoders that learn have a bar for each epoch.
+    shown = runs if recipe.fine_tunes else track(runs, "Comparing strategies", total=len(runs))
+    for name, seed in shown:
+        own = replace(_train(prepared, name, seed), text_encoder=None, image_encoder=None)
+        trained.setdefault(name, []).append(own)
     rows = [_scores(prepared, name, trained[name]) for name in strategies]
     return Comparison(
         app=recipe.app,

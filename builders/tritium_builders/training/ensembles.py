@@ -27,8 +27,8 @@ from tritium_builders.models.ensembles import (
 )
 from tritium_builders.models.fusion import FusionHead
 from tritium_builders.models.fusion.base import Given
-from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, fit_head, make_head
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.objective import Objective, SingleLabel
 from tritium_builders.training.recipe import EnsembleTable
 from tritium_builders.training.splits import Indices, Split

@@ -1,9 +1,10 @@
-"""Training of a fusion head on frozen encoders' features."""
+"""One training: a head, on features of frozen encoders or above encoders that learn with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,34 @@ import torch
 from torch import nn
 
 from tritium_builders.data import Dataset
+from tritium_builders.data.cache import content_key
 from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
     HEADS,
     FusionHead,
+    HybridFusion,
     LateFusion,
     LoadedImageEncoder,
     LoadedTextEncoder,
     SingleModalityHead,
 )
-from tritium_builders.models.fusion.base import Given
+from tritium_builders.models.fusion.base import BOTH, Given
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
-from tritium_builders.training.features import Features, compute_features
-from tritium_builders.training.fit import answers_of, fit, reproducible
-from tritium_builders.training.history import Epoch, Stage
+from tritium_builders.training.checkpoints import Checkpoint, checkpoints_folder
+from tritium_builders.training.distributed import processes
+from tritium_builders.training.features import Features, compute_features, truncating_tokenizer
+from tritium_builders.training.fit import Run, fit, reproducible
+from tritium_builders.training.history import Stage
+from tritium_builders.training.inputs import Feed, Pictures, Texts
+from tritium_builders.training.network import FusionNetwork, answers_of, features_for
 from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
 from tritium_builders.training.rounds.start import Start
 from tritium_builders.training.splits import Split
+from tritium_builders.training.trainable import trainable_copy
+from tritium_client.contract import Modality
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Prepared:
     image: LoadedImageEncoder
     features: Features
     card: DataCard | None = None
-    """What the data set consists of; None for the demo data set."""
+    """What the data set consists of; None where somebody made it in Python."""
     start: Start | None = None
     """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
@@ -56,6 +65,25 @@ class Prepared:
         if fold not in self._splits:
             self._splits[fold] = make_split(self.recipe, self.dataset, fold)
         return self._splits[fold]
+
+    def checkpoints(self, fold: int) -> Path:
+        """Where trainings keep how far they are, until the bundle is written."""
+        recipe = self.recipe.model_dump_json(exclude={"out", "seeds", "samples"})
+        split, targets = self.split(fold), repr(self.dataset.targets)
+        arrays = (split.train, split.validation, split.held_out)
+        described = (recipe, self._features_key, targets, f"torch {torch.__version__}")
+        return checkpoints_folder(
+            content_key(
+                [*(part.encode() for part in described), *(array.tobytes() for array in arrays)]
+            )
+        )
+
+    @cached_property
+    def _features_key(self) -> str:
+        """Of the items and the encoders as they were loaded: both are in the features."""
+        own = self.features
+        tensors = [own.text, own.image, *([] if own.text_mask is None else [own.text_mask])]
+        return content_key(tensor.numpy().tobytes() for tensor in tensors)
 
     def keep_split(self, fold: int, split: Split) -> None:
         """Take over a split that was already made from the same data and the same `[split]`."""
@@ -88,6 +116,10 @@ class TrainedFold:
     """Of a regression: the spread of each score on the training side."""
     history: tuple[Stage, ...] = ()
     """Every epoch of every stage of the training."""
+    text_encoder: nn.Module | None = None
+    """With the weights of this training; None where it stays as it was prepared."""
+    image_encoder: nn.Module | None = None
+    """Likewise."""
 
     def accuracy(self, dataset: Dataset, key: str = "text,image") -> float:
         """Share of the held-out items whose most probable label is right, 0 to 1."""
@@ -109,48 +141,71 @@ def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) 
         MissingExtraError: when a package is not installed.
     """
     text, image = load_encoders(recipe)
-    data = load_data(recipe, folder, text, image, every_fold=every_fold)
-    features = compute_features(data.dataset, text, image)
+    with processes().first_goes_ahead():
+        data = load_data(recipe, folder, text, image, every_fold=every_fold)
+        features = compute_features(data.dataset, text, image)
     prepared = Prepared(recipe, data.dataset, text, image, features, data.card)
     if data.split is not None:
-        prepared._splits[recipe.split.fold] = data.split
+        prepared.keep_split(recipe.split.fold, data.split)
     return prepared
 
 
 def train_fold(
     prepared: Prepared, *, fold: int, seed: int, kind: HeadKind = "fusion"
 ) -> TrainedFold:
-    """Train one head and let it answer the held-out items.
+    """Train one head, and the encoders that learn with it, and let it answer the held-out items.
 
-    The same arguments give the same weights on the same machine.
+    The same arguments give the same weights on the same machine. A training that was killed goes
+    on from its checkpoint.
 
     Args:
         prepared: From `prepare`.
         fold: The fold that is held out, from 0.
         seed: Of initial weights, batches, dropout and modality dropout.
-        kind: Which head.
+        kind: Which head; one of a single modality trains that modality's encoder alone.
+
+    Raises:
+        TrainingError: when the training diverges, or the disk is full.
+        RecipeError: when the recipe asks for what encoders or task do not have.
     """
-    split = prepared.split(fold)
-    objective = make_objective(prepared.recipe, prepared.dataset, prepared.features)
+    split, recipe = prepared.split(fold), prepared.recipe
+    objective = make_objective(recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(split.train))
-    features = prepared.features
-    with reproducible(seed):
-        watched = torch.from_numpy(split.validation)
+    device = processes().device if recipe.fine_tunes else torch.device("cpu")
+    # Small heads are as fast on one core; encoders take all that there are.
+    threads = torch.get_num_threads() if recipe.fine_tunes else 1
+    with reproducible(seed, threads=threads, device=device):
+        sides = [torch.from_numpy(side) for side in (split.validation, split.held_out)]
         given = objective.given if kind == "fusion" else ((kind,),)
-        if kind == "fusion" and prepared.recipe.ensemble is not None:
+        network = None
+        if kind == "fusion" and recipe.ensemble is not None:
             from tritium_builders.training.ensembles import train_ensemble
 
-            head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+            head, epochs = train_ensemble(prepared, objective, split, recipe.ensemble)
             history: tuple[Stage, ...] = ()
+            watched, unseen = (prepared.features.select(side) for side in sides)
         else:
-            head = make_head(prepared, kind, objective.outputs)
-            epochs, history = fit_head(prepared, head, objective, split, kind)
-        targets = objective.targets[watched]
-        if prepared.recipe.fusion.calibration == "temperature":
-            answers = answers_of(head, features.select(watched), given)
-            head = with_temperatures(head, answers, targets, objective)
-        validation = next(iter(answers_of(head, features.select(watched), given).values()))
-        held_out = answers_of(head, features.select(torch.from_numpy(split.held_out)), given)
+            network = _make_network(prepared, kind, objective.outputs).to(device)
+            feed = _make_feed(prepared, network)
+            head = network.head
+            epochs, history = _fit_network(
+                prepared, network, feed, objective, split, kind, seed=seed, fold=fold
+            )
+            watched, unseen = (
+                features_for(network, feed, side, given).to(torch.device("cpu")) for side in sides
+            )
+            network.cpu()
+            head.tune(
+                answers_of(head, watched, given), objective.targets[sides[0]],
+                objective.validation_loss,
+            )  # fmt: skip
+            if kind == "fusion" and recipe.fusion.hybrid and not isinstance(head, LateFusion):
+                head = _hybrid(prepared, head, objective, split, seed)
+        targets = objective.targets[sides[0]]
+        if recipe.fusion.calibration == "temperature":
+            head = with_temperatures(head, answers_of(head, watched, given), targets, objective)
+        validation = next(iter(answers_of(head, watched, given).values()))
+        held_out = answers_of(head, unseen, given)
         thresholds = objective.thresholds(objective.answers(validation).numpy(), targets.numpy())
     return TrainedFold(
         fold=fold,
@@ -168,7 +223,26 @@ def train_fold(
         thresholds=thresholds,
         units=objective.units,
         history=history,
+        text_encoder=network and network.text_encoder,
+        image_encoder=network and network.image_encoder,
     )
+
+
+def _hybrid(
+    prepared: Prepared, head: FusionHead, objective: Objective, split: Split, seed: int
+) -> FusionHead:
+    """A hybrid of a head and of models of one modality, which are trained from the same seed."""
+    alone = []
+    for modality in BOTH:
+        with reproducible(seed):
+            one = make_head(prepared, modality, objective.outputs)
+            fit_head(prepared, one, objective, split, modality)
+        alone.append(one)
+    hybrid = HybridFusion(head, *alone)
+    watched = torch.from_numpy(split.validation)
+    answers = answers_of(hybrid, prepared.features.select(watched), objective.given)
+    hybrid.tune(answers, objective.targets[watched], objective.validation_loss)
+    return hybrid
 
 
 def fit_head(
@@ -178,7 +252,7 @@ def fit_head(
     split: Split,
     kind: HeadKind = "fusion",
 ) -> tuple[int, tuple[Stage, ...]]:
-    """Train a head through all of its stages and tune it on the validation side.
+    """Train a head on cached features through all of its stages; tune it on the validation side.
 
     Args:
         prepared: What it is trained on, and how.
@@ -190,18 +264,89 @@ def fit_head(
     Returns:
         The epoch that was best, from 1, of several stages the last such; and all epochs.
     """
-    table, features = prepared.recipe.optimiser, prepared.features
+    network = FusionNetwork(head, None, None, prepared.image.preprocessing)
+    epochs, history = _fit_network(
+        prepared, network, _make_feed(prepared, network), objective, split, kind
+    )
     watched = torch.from_numpy(split.validation)
-    epochs, history = 0, []
-    for losses in _stages(prepared.recipe, head, kind):
-        stage: list[Epoch] = []
-        best = fit(head, features, objective, split, table, losses, stage.append)
-        epochs = max(epochs, best)
-        history.append(tuple(stage))
     given = objective.given if kind == "fusion" else ((kind,),)
-    answers = answers_of(head, features.select(watched), given)
+    answers = answers_of(head, prepared.features.select(watched), given)
     head.tune(answers, objective.targets[watched], objective.validation_loss)
-    return epochs, tuple(history)
+    return epochs, history
+
+
+def _fit_network(
+    prepared: Prepared,
+    network: FusionNetwork,
+    feed: Feed,
+    objective: Objective,
+    split: Split,
+    kind: HeadKind,
+    *,
+    seed: int = 0,
+    fold: int | None = None,
+) -> tuple[int, tuple[Stage, ...]]:
+    """Train through all stages of a head; with a `fold`, checkpoints are kept."""
+    table, head, fitted = prepared.recipe.optimiser, network.head, []
+    for number, losses in enumerate(_stages(prepared.recipe, head, kind)):
+        title = f"{kind}, seed {seed}"
+        run = Run(losses, seed, processes(), title=title)
+        if fold is not None:
+            name = f"{kind}-{seed}-{number}"
+            run = replace(run, checkpoint=_checkpoint(prepared, fold, network, name))
+        own = table
+        if table.head_epochs and network.encoders:
+            frozen = Feed(prepared.features, feed.ids)
+            alone = replace(run, checkpoint=None, title=f"{title}, head alone")
+            fit(network.without_encoders(), frozen, objective, split, table.of_head, alone)
+            run = replace(run, start_counts=True)
+        elif table.head_epochs:  # a model of the modality whose encoder is frozen
+            own = table.of_head
+        fitted.append(fit(network, feed, objective, split, own, run))
+    network.merge()
+    return max(one.best_epoch for one in fitted), tuple(one.history for one in fitted)
+
+
+def _make_network(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionNetwork:
+    recipe = prepared.recipe
+    head = make_head(prepared, kind, outputs)
+    text, image = (
+        None if table.train == "none" or kind not in ("fusion", modality)
+        else trainable_copy(module, table, f"{modality}_encoder")
+        for modality, module, table in (
+            ("text", prepared.text.module, recipe.text_encoder),
+            ("image", prepared.image.module, recipe.image_encoder),
+        )
+    )  # fmt: skip
+    return FusionNetwork(head, text, image, prepared.image.preprocessing)
+
+
+def _make_feed(prepared: Prepared, network: FusionNetwork) -> Feed:
+    recipe, dataset = prepared.recipe, prepared.dataset
+    texts = pictures = None
+    if network.text_encoder is not None:
+        texts = Texts.of(
+            dataset,
+            truncating_tokenizer(prepared.text),
+            prepared.text.preprocessing,
+            token_dropout=recipe.augmentation.token_dropout,
+            sequences=prepared.text.module.pooling == "none",
+        )
+    if network.image_encoder is not None:
+        pictures = Pictures(dataset.items, prepared.image.preprocessing, recipe.augmentation)
+    ids = [item.id for item in dataset.items]
+    return Feed(prepared.features, ids, texts, pictures, recipe.loader)
+
+
+def _checkpoint(prepared: Prepared, fold: int, network: FusionNetwork, name: str) -> Checkpoint:
+    """The checkpoint of a training that starts with these very weights."""
+    start = content_key(
+        part
+        for key, tensor in network.learned().items()
+        for part in (key.encode(), tensor.cpu().numpy().tobytes())
+    )
+    path = prepared.checkpoints(fold) / f"{name}-{processes().count}-{start[:16]}.safetensors"
+    return Checkpoint(path, prepared.recipe.optimiser.checkpoint_seconds)
 
 
 def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[Given, float], ...]:
@@ -220,26 +365,29 @@ def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         outputs: How many logits it has for an item, K.
     """
     table = prepared.recipe.fusion
-    text_features = prepared.features.text.shape[-1]
-    image_features = prepared.features.image.shape[-1]
     if kind != "fusion" and prepared.recipe.task != "tagging":
-        return SingleModalityHead(
-            text_features=text_features if kind == "text" else 0,
-            image_features=image_features if kind == "image" else 0,
-            labels=outputs,
-            dropout=table.dropout,
-        )
-    head = HEADS[table.strategy]
-    extra: dict[str, Any] = {"task": prepared.recipe.task} if head is LateFusion else {}
-    made = head(
+        return _single_head(prepared, kind, outputs)
+    make = HEADS[table.strategy]
+    extra: dict[str, Any] = {"task": prepared.recipe.task} if make is LateFusion else {}
+    made = make(
         **extra,
-        text_features=text_features,
-        image_features=image_features,
+        text_features=prepared.features.text.shape[-1],
+        image_features=prepared.features.image.shape[-1],
         labels=outputs,
         dropout=table.dropout,
         modality_dropout=table.modality_dropout,
-        **{name: getattr(table, name) for name in head.settings},
+        **{name: getattr(table, name) for name in make.settings},
     )
     if prepared.start is not None and kind == "fusion":
         prepared.start.apply(made)
     return made
+
+
+def _single_head(prepared: Prepared, kind: Modality, outputs: int) -> SingleModalityHead:
+    features = prepared.features.text if kind == "text" else prepared.features.image
+    return SingleModalityHead(
+        text_features=features.shape[-1] if kind == "text" else 0,
+        image_features=features.shape[-1] if kind == "image" else 0,
+        labels=outputs,
+        dropout=prepared.recipe.fusion.dropout,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -15,16 +14,10 @@ class Epoch:
     training_loss: float
     """Mean over the items, with dropout and all else that only training has."""
     validation_loss: float
-    """What early stopping watches."""
+    """What early stopping watches, unless the recipe names another `metric`."""
     score: float
     """`Objective.score` of the validation side; more is better."""
 
 
 Stage = tuple[Epoch, ...]
 """Epochs in order; most heads are trained in one stage (`FusionHead.stages`)."""
-Watch = Callable[[Epoch], None]
-"""Told of every epoch as soon as it is over."""
-
-
-def ignore(_: Epoch) -> None:
-    """Keep nothing."""

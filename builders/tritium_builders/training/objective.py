@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tritium_builders.data import Dataset
+from tritium_builders.errors import RecipeError
 from tritium_builders.models import FusionHead
 from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT, Given
 from tritium_builders.training.features import Features
 from tritium_builders.training.imbalance import Balance
+from tritium_builders.training.metrics import macro_f1
 from tritium_builders.training.recipe import Recipe
 
 Values = npt.NDArray[Any]
@@ -85,6 +87,23 @@ class Objective(ABC):
     @abstractmethod
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """One figure for how good answers are; more is better."""
+
+    def figure(self, name: str, logits: Tensor, targets: Tensor) -> float:
+        """A figure that early stopping may watch; more is better.
+
+        Args:
+            name: `[optimiser] metric`: `score`, or what the task calls it.
+            logits: FP32 [B, K].
+            targets: Rows of `targets`.
+
+        Raises:
+            RecipeError: when the task has no figure of that name.
+        """
+        if name not in ("score", self.measure):
+            raise RecipeError(
+                f'optimiser.metric: {name!r} is no figure of this task; use "loss" or "score"'
+            )
+        return self.score(logits, targets)
 
     @property
     def units(self) -> tuple[float, ...]:
@@ -165,6 +184,18 @@ class SingleLabel(Objective):
     def score(self, logits: Tensor, targets: Tensor) -> float:
         """Accuracy."""
         return float((logits.argmax(-1) == targets).float().mean())
+
+    def figure(self, name: str, logits: Tensor, targets: Tensor) -> float:
+        """Accuracy, which is the score, or macro F1.
+
+        Args:
+            name: `score`, `accuracy` or `macro_f1`.
+            logits: FP32 [B, K].
+            targets: INT64 [B].
+        """
+        if name == "macro_f1":
+            return macro_f1(self.answers(logits).numpy(), targets.numpy())
+        return super().figure(name, logits, targets)
 
 
 def make_objective(recipe: Recipe, dataset: Dataset, features: Features) -> Objective:

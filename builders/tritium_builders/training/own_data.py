@@ -11,16 +11,14 @@ from tokenizers import Tokenizer
 from tritium_builders.data.card import DataCard, make_card
 from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
+from tritium_builders.data.openclipart import load_openclipart
 from tritium_builders.data.openmoji import load_openmoji
+from tritium_builders.data.pictures import facts_of
 from tritium_builders.data.progress import track
 from tritium_builders.data.targets import TargetColumns
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import (
-    LoadedImageEncoder,
-    LoadedTextEncoder,
-    load_image_encoder,
-    load_text_encoder,
-)
+from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
+from tritium_builders.training.known_encoders import known_image_encoder, known_text_encoder
 from tritium_builders.training.pretraining.folders import refuse_seen
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
@@ -39,7 +37,6 @@ class RecipeData:
     split: Split | None
     """Of the recipe's fold, where the card needed it."""
     card: DataCard | None
-    """None for the demo data set."""
     loaded: LoadedManifest | None = None
     """What the card was made of."""
 
@@ -51,11 +48,11 @@ def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder
         RecipeError: when an encoder cannot be used.
         MissingExtraError: when a package is not installed.
     """
-    text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
-    image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
+    text = known_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
     gap = REDUCING_GAP if recipe.image_encoder.scaled_decode else None
     how = {"reducing_gap": gap, "resizer": recipe.image_encoder.resizer}
-    return text, replace(image, preprocessing=image.preprocessing.model_copy(update=how))
+    table = recipe.image_encoder
+    return text, known_image_encoder(table.source, table.pooling, how)
 
 
 def load_data(
@@ -81,7 +78,12 @@ def load_data(
     """
     table = recipe.data
     if not isinstance(table, ManifestTable):
-        return RecipeData(_for_task(load_openmoji(), recipe), None, None)
+        load = load_openmoji if table.source == "openmoji" else load_openclipart
+        packaged = _for_task(load(), recipe)
+        facts = tuple(facts_of(item.read_image()) for item in packaged.items)
+        loaded = LoadedManifest(packaged, facts, (), packaged.content_hash)
+        split = make_split(recipe, packaged, recipe.split.fold)
+        return RecipeData(packaged, split, describe(recipe, loaded, split, text), loaded)
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
         manifest_source(table, folder, recipe.task),

@@ -31,7 +31,7 @@ RECIPE = "recipe.json"
 ROUND = "round.json"
 """Which bundle it continues and what that brought, where it does."""
 DATA_CARD = "data_card.json"
-"""What the data consists of, in the bundle, where it is the user's own."""
+"""What the data consists of, in the bundle."""
 
 
 def train(
@@ -68,29 +68,24 @@ def train(
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
-    return write_bundle(prepared, shipped, target, report=report)
+    return _ship(prepared, shipped, target, report)
 
 
 def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
     """Check the data of a recipe, pictures included, and describe it; train nothing.
 
     Args:
-        recipe_path: A recipe file with `source = "manifest"`.
+        recipe_path: A recipe file.
 
     Raises:
         RecipeError: with file, line, column and fix of the first ten problems.
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
-    if not isinstance(recipe.data, ManifestTable):
-        raise RecipeError(
-            f"{recipe_path}: data.source is {recipe.data.source!r}, which needs no check; "
-            'give a recipe with source = "manifest"'
-        )
     with needs("train"):
         from tritium_builders.training.own_data import load_data, load_encoders
     data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
-    assert data.card is not None  # noqa: S101 - manifests have one
+    assert data.card is not None  # noqa: S101 - all data has one
     return data.card
 
 
@@ -142,7 +137,21 @@ def train_best(
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    return write_bundle(best, shipped, target, report=report), comparison
+    return _ship(best, shipped, target, report), comparison
+
+
+def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: AnyReport) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does."""
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.distributed import processes
+
+    if not processes().is_first:
+        processes().wait()
+        return Bundle.load(target)
+    bundle = write_bundle(prepared, shipped, target, report=report)
+    forget(prepared.checkpoints(shipped.fold))
+    processes().wait()
+    return bundle
 
 
 def _compare(
@@ -216,10 +225,13 @@ def train_seeds(prepared: Prepared) -> tuple[TrainedFold, AnyReport]:
     objective = make_objective(recipe, prepared.dataset, prepared.features)
     objective.balance(torch.from_numpy(prepared.split(recipe.split.fold).train))
     runs = [(kind, seed) for kind in objective.kinds for seed in recipe.seeds]
-    done = [
-        train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
-        for kind, seed in track(runs, "Training heads", total=len(runs))
-    ]
+    # Encoders that learn have a bar for each epoch.
+    shown = runs if recipe.fine_tunes else track(runs, "Training heads", total=len(runs))
+    done: list[TrainedFold] = []
+    for kind, seed in shown:
+        one = train_fold(prepared, fold=recipe.split.fold, seed=seed, kind=kind)
+        # The first goes into the bundle; other encoders would only fill the memory.
+        done.append(replace(one, text_encoder=None, image_encoder=None) if done else one)
     trained = {
         kind: [one for one, (own_kind, _) in zip(done, runs, strict=True) if own_kind == kind]
         for kind in objective.kinds
@@ -288,10 +300,10 @@ def write_bundle(
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
-        text_encoder=prepared.text.module,
+        text_encoder=trained.text_encoder or prepared.text.module,
         tokenizer=prepared.text.tokenizer_json,
         text_preprocessing=prepared.text.preprocessing,
-        image_encoder=prepared.image.module,
+        image_encoder=trained.image_encoder or prepared.image.module,
         image_preprocessing=prepared.image.preprocessing,
         fusion_head=trained.finished,
         task=recipe.task,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from transformers import ResNetConfig, ResNetModel
 
+from tests.support.manifests import pairs, tiny_encoders, write_csv, write_recipe
 from tritium_builders import Bundle
 from tritium_builders.data import Dataset, Item, load_openmoji
 from tritium_builders.models import (
@@ -20,7 +23,8 @@ from tritium_builders.models import (
 from tritium_builders.preprocessing import ImagePreprocessing
 from tritium_builders.training import Recipe
 from tritium_builders.training.features import compute_features
-from tritium_builders.training.folds import Prepared
+from tritium_builders.training.folds import Prepared, prepare
+from tritium_builders.training.recipe import load_recipe
 from tritium_builders.training.run import train_seeds, write_bundle
 
 RECIPE = Recipe.model_validate(
@@ -79,6 +83,26 @@ def prepared(
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         features = compute_features(some_emojis, text_encoder, image_encoder)
     return Prepared(RECIPE, some_emojis, text_encoder, image_encoder, features)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Encoders small enough to be trained in a test: random weights, 48 pairs, three labels."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_csv(folder / "pairs.csv", pairs(folder, 48))
+    split = "patience = 4\nbatch_size = 16\n[split]\nfolds = 3\nvalidation_folds = 4\n"
+    recipe = write_recipe(folder, tiny_encoders(folder, layers=2), "pairs.csv", split=split)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return prepare(load_recipe(recipe), folder)
+
+
+def tuned(prepared: Prepared, **tables: Mapping[str, Any]) -> Prepared:
+    """The same data for another recipe: settings by table; `text` and `image` are the encoders."""
+    content = prepared.recipe.model_dump()
+    for name, settings in tables.items():
+        content[{"text": "text_encoder", "image": "image_encoder"}.get(name, name)] |= settings
+    return replace(prepared, recipe=Recipe.model_validate(content))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ from tritium_builders.errors import RecipeError
 from tritium_builders.graphs import load_model
 from tritium_builders.training import train
 from tritium_builders.training.embedding import recall
+from tritium_builders.training.imbalance import Balance
 from tritium_builders.training.multilabel import MultiLabel, _best_threshold
+from tritium_builders.training.recipe import ImbalanceTable
 from tritium_builders.training.run import check_data, cross_validate
 from tritium_builders.training.task_report import TaskReport
 from tritium_builders.verdicts import meaning_of
@@ -283,6 +285,7 @@ def test_recall_counts_what_is_among_the_closest() -> None:
 def test_label_smoothing_moves_targets_to_the_middle(folder: Path) -> None:
     loss = MultiLabel.__new__(MultiLabel)
     loss._smoothing = 0.2
+    loss._balance = Balance(ImbalanceTable(), torch.ones(2), 2)
     logits = torch.tensor([[0.0, 2.0]])
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, torch.tensor([[0.1, 0.9]])

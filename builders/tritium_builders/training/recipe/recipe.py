@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tritium_builders.errors import RecipeError
 from tritium_builders.training.recipe.data import DataTable, ManifestTable
 from tritium_builders.training.recipe.ensemble import EnsembleTable
+from tritium_builders.training.recipe.fine_tuning import AugmentationTable, LoaderTable
 from tritium_builders.training.recipe.fitting import OptimiserTable, SamplesTable, SplitTable
 from tritium_builders.training.recipe.imbalance import ImbalanceTable
 from tritium_builders.training.recipe.model import (
@@ -51,6 +52,8 @@ class Recipe(Table):
     fusion: FusionTable = FusionTable()
     ensemble: EnsembleTable | None = None
     optimiser: OptimiserTable = OptimiserTable()
+    augmentation: AugmentationTable = AugmentationTable()
+    loader: LoaderTable = LoaderTable()
     imbalance: ImbalanceTable = ImbalanceTable()
     split: SplitTable = SplitTable()
     samples: SamplesTable = SamplesTable()
@@ -87,6 +90,10 @@ class Recipe(Table):
             raise ValueError(f"data.labels is not for task {self.task!r}")
         if labels is not None and self.task == "classification" and len(labels) == 1:
             raise ValueError("data.labels holds one label; a classifier needs two")
+        if self.fusion.hybrid and self.task != "classification":
+            raise ValueError(f"fusion.hybrid is not for task {self.task!r}")
+        if self.imbalance.strategy != "none" and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"imbalance.strategy is not for task {self.task!r}")
         if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
             raise ValueError(f"fusion.calibration is not for task {self.task!r}")
         return self
@@ -119,6 +126,57 @@ class Recipe(Table):
                     f"fusion strategy {self.fusion.strategy!r} needs {name}.pooling = {wanted}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _augmentation_has_an_encoder(self) -> Recipe:
+        for used, name, table in (
+            (self.augmentation.token_dropout > 0, "text_encoder", self.text_encoder),
+            (self.augmentation.of_pictures, "image_encoder", self.image_encoder),
+        ):
+            if used and table.train == "none":
+                raise ValueError(
+                    f"augmentation is of what goes into {name}, which is frozen and computed once; "
+                    f"set {name}.train, or take that augmentation away"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mixup_has_pooled_features_of_items(self) -> Recipe:
+        if self.optimiser.mixup > 0 and self.fusion.strategy in OVER_SEQUENCES:
+            raise ValueError(
+                f"optimiser.mixup mixes pooled features, and {self.fusion.strategy} reads sequences"
+            )
+        if self.optimiser.mixup > 0 and self.task in ("tagging", "embedding"):
+            raise ValueError(f"optimiser.mixup is not for task {self.task!r}; take it away")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_may_learn(self) -> Recipe:
+        if self.fine_tunes and self.ensemble is not None:
+            raise ValueError(
+                'ensemble\'s members share frozen encoders; set train = "none" in both, or train '
+                "a recipe for each and join the bundles with tritium ensemble"
+            )
+        if self.task == "tagging" and self.text_encoder.train != "none":
+            raise ValueError(
+                "text_encoder.train: words are tagged by features of a frozen text encoder; set it "
+                'to "none"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_is_first_where_encoders_learn(self) -> Recipe:
+        if self.optimiser.head_epochs and not self.fine_tunes:
+            raise ValueError(
+                "optimiser.head_epochs is for encoders that learn, and both are frozen; take it "
+                "away, or set text_encoder.train or image_encoder.train"
+            )
+        return self
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether an encoder is trained."""
+        return {self.text_encoder.train, self.image_encoder.train} != {"none"}
 
     @model_validator(mode="after")
     def _members_fit(self) -> Recipe:

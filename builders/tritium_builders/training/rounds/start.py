@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tritium_builders.bundle import TOKENIZER, Bundle
 from tritium_builders.errors import RecipeError
-from tritium_builders.models.fusion import FusionHead, TemperatureScaled
+from tritium_builders.models.fusion import FusionHead, HybridFusion, TemperatureScaled
 from tritium_builders.models.known import KnownModule
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def make_start(bundle: Bundle, recipe: Recipe) -> tuple[Start, nn.Module]:
         )
     module = load_module(bundle, "fusion_head", manifest.fusion_head.architecture)
     head = module.head if isinstance(module, TemperatureScaled) else module
+    if isinstance(head, HybridFusion):
+        head = head.fusion  # those beside it are trained anew: they are what it is compared with
     if not isinstance(head, FusionHead) or head.kind != recipe.fusion.strategy:
         kind = head.kind if isinstance(head, FusionHead) else manifest.fusion_head.architecture
         raise RecipeError(

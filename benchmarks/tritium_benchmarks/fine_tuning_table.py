@@ -1,0 +1,226 @@
+"""Fine-tuning against frozen encoders on the demo data: `make fine-tuning-table`.
+
+    python -m tritium_benchmarks.fine_tuning_table recipes/openmoji.toml benchmarks/results \
+        --page docs/fine-tuning.md
+
+The recipe with its text encoder frozen, with its last two layers trained, and with LoRA. Of each
+the learning rate of the encoder that does best on the validation side is shown; the held-out items
+choose nothing. A table that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tritium_benchmarks.report.pages import fill_places
+from tritium_benchmarks.results import write_results
+from tritium_builders.training.recipe import Recipe, load_recipe
+from tritium_builders.training.report import Accuracy, Figure
+
+NAME = "fine_tuning"
+SEEDS = (0, 1, 2)
+GAIN = 1.0
+"""Points of accuracy that fine-tuning should gain."""
+SCHEDULE = {
+    "head_epochs": 100, "max_epochs": 3, "schedule": "cosine", "warmup": 0.1,
+    "metric": "accuracy", "gradient_clip": 1.0,
+}  # fmt: skip
+"""Of what is fine-tuned: a head first, then a few epochs of both."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    encoder: Mapping[str, Any]
+    """What `[text_encoder]` says."""
+    rates: tuple[float | None, ...]
+    """Learning rates of the encoder to choose from; None where nothing of it learns."""
+
+
+VARIANTS = (
+    Variant("frozen", {}, (None,)),
+    Variant("last 2 layers", {"train": "last", "layers": 2}, (2e-5, 1e-4)),
+    Variant("LoRA, rank 8", {"train": "lora", "lora": {"rank": 8}}, (2e-4, 1e-3)),
+)
+
+
+class Row(BaseModel):
+    """A variant with one learning rate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variant: str
+    rate: float | None
+    validation_accuracy: Accuracy
+    validation_loss: Figure
+    accuracy: Accuracy
+    """Of the held-out items, as the two that follow."""
+    text_only: Accuracy
+    image_only: Accuracy
+    learned: int
+    """Weights of the text encoder that learned."""
+    chosen: bool
+    """Whether it is its variant's best on the validation side."""
+
+
+class FineTuning(BaseModel):
+    """All figures of the table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    app: str
+    validation: int
+    held_out: int
+    fold: int
+    folds: int
+    rows: list[Row]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, and write the table, its figures and the page that shows it."""
+    parser = argparse.ArgumentParser(description="Fine-tune the demo's text encoder.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--page", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    measured = measure(load_recipe(given.recipe), given.recipe.parent)
+    table = render(measured)
+    write_results(given.results, NAME, measured.model_dump(mode="json"), table)
+    page = given.page.read_text("utf-8")
+    given.page.write_text(fill_places(page, "tuning", {"table": table}), "utf-8")
+
+
+def measure(recipe: Recipe, folder: Path) -> FineTuning:
+    """Train every variant with every rate and seed.
+
+    Args:
+        recipe: The demo's recipe.
+        folder: Where it lies.
+    """
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.folds import prepare
+
+    rows = [row_of(variant, rate, recipe, folder) for variant in VARIANTS for rate in variant.rates]
+    best = {variant.name: best_of(rows, variant.name) for variant in VARIANTS}
+    rows = [row.model_copy(update={"chosen": row == best[row.variant]}) for row in rows]
+    prepared = prepare(recipe, folder)
+    split = prepared.split(recipe.split.fold)
+    for variant in VARIANTS:
+        for rate in variant.rates:
+            own = prepare(recipe_of(variant, rate, recipe), folder)
+            own.keep_split(recipe.split.fold, split)
+            forget(own.checkpoints(recipe.split.fold))
+    return FineTuning(
+        app=recipe.app,
+        validation=len(split.validation),
+        held_out=len(split.held_out),
+        fold=recipe.split.fold,
+        folds=recipe.split.folds,
+        rows=rows,
+    )
+
+
+def recipe_of(variant: Variant, rate: float | None, recipe: Recipe) -> Recipe:
+    """The demo's recipe for one variant and rate."""
+    content = recipe.model_dump()
+    content["seeds"] = list(SEEDS)
+    content["text_encoder"] |= variant.encoder
+    if rate is not None:
+        content["optimiser"] |= {**SCHEDULE, "encoder_learning_rate": rate}
+    return Recipe.model_validate(content)
+
+
+def row_of(variant: Variant, rate: float | None, recipe: Recipe, folder: Path) -> Row:
+    """Train one variant with one rate and all seeds."""
+    from tritium_builders.training.folds import prepare, train_fold
+    from tritium_builders.training.trainable import trainable_copy
+
+    own = recipe_of(variant, rate, recipe)
+    prepared = prepare(own, folder)
+    trained = {seed: train_fold(prepared, fold=own.split.fold, seed=seed) for seed in own.seeds}
+    learned = 0
+    if own.text_encoder.train != "none":
+        encoder = trainable_copy(prepared.text.module, own.text_encoder, "text_encoder")
+        learned = sum(weight.numel() for weight in encoder.parameters() if weight.requires_grad)
+
+    def held_out(key: str) -> Accuracy:
+        return Accuracy.of(
+            {seed: one.accuracy(prepared.dataset, key) for seed, one in trained.items()}
+        )
+
+    return Row(
+        variant=variant.name,
+        rate=rate,
+        validation_accuracy=Accuracy.of(
+            {seed: one.validation_accuracy for seed, one in trained.items()}
+        ),
+        validation_loss=Figure.of({seed: one.validation_loss for seed, one in trained.items()}),
+        accuracy=held_out("text,image"),
+        text_only=held_out("text"),
+        image_only=held_out("image"),
+        learned=learned,
+        chosen=False,
+    )
+
+
+def best_of(rows: Sequence[Row], variant: str) -> Row:
+    """The row of a variant that does best on the validation side."""
+    own = [row for row in rows if row.variant == variant]
+    return max(own, key=lambda row: (row.validation_accuracy.mean, -row.validation_loss.mean))
+
+
+def gain_of(measured: FineTuning) -> tuple[Row, float]:
+    """The fine-tuned row that is best on the validation side, and its gain over the frozen one.
+
+    Returns:
+        The row, and percentage points of held-out accuracy.
+    """
+    frozen = best_of(measured.rows, "frozen")
+    tuned = [best_of(measured.rows, one.name) for one in VARIANTS if one.name != "frozen"]
+    best = max(tuned, key=lambda row: (row.validation_accuracy.mean, -row.validation_loss.mean))
+    return best, 100 * (best.accuracy.mean - frozen.accuracy.mean)
+
+
+def render(measured: FineTuning) -> str:
+    """Write the table in Markdown; what each variant's validation chose is bold."""
+    headings = ("text encoder", "rate", "validation", "accuracy", "text only", "image only",
+                "weights that learn")  # fmt: skip
+    lines = [_line(headings), _line(("---", *["---:"] * (len(headings) - 1)))]
+    for row in measured.rows:
+        figures = (row.validation_accuracy, row.accuracy, row.text_only, row.image_only)
+        cells = [
+            row.variant,
+            "" if row.rate is None else f"{row.rate:.0e}",
+            *(f"{100 * one.mean:.1f} ± {50 * one.spread:.1f}" for one in figures),
+            f"{row.learned:,}",
+        ]
+        lines.append(_line([f"**{cell}**" if row.chosen and cell else cell for cell in cells]))
+    best, gain = gain_of(measured)
+    verdict = "gains" if gain >= GAIN else "does not gain a point:"
+    seeds = len(measured.rows[0].accuracy.by_seed)
+    spread = statistics.fmean(row.accuracy.spread for row in measured.rows)
+    caption = (
+        f"In %, mean ± half the range over {seeds} seeds. {measured.held_out} held-out items "
+        f"(fold {measured.fold} of {measured.folds}); `validation` is the accuracy on "
+        f"{measured.validation} others, and the rate that is best by it is bold. Fine-tuning "
+        f"({best.variant}, chosen on the validation side) {verdict} {gain:+.1f} points over frozen "
+        f"encoders, where seeds alone differ by {100 * spread:.1f}."
+    )
+    return "\n".join([*lines, "", caption]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
