@@ -27,9 +27,9 @@ from tritium_builders.data import Dataset
 from tritium_builders.data.progress import track
 from tritium_builders.models import TemperatureScaled
 from tritium_builders.models.fusion.base import BOTH, IMAGE, TEXT
-from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, TrainedFold, prepare, train_fold
 from tritium_builders.training.metrics import accuracy, calibration_error, macro_f1
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.recipe import (
     FusionTable,
     ImbalanceTable,

@@ -19,8 +19,8 @@ from tritium_builders.models import (
 )
 from tritium_builders.models.fusion.base import BOTH
 from tritium_builders.training.features import compute_features
-from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, train_fold
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.recipe import OVER_SEQUENCES
 
 POOLED = sorted(FUSION_HEADS.keys() - OVER_SEQUENCES)
