@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 fusion-table: $(READY)  ## fusion strategies on two data sets, five seeds: docs/fusion.md
 	@tools/install-openclipart.sh
 	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml recipes/openclipart.toml --results benchmarks/results --page docs/fusion.md
+
+explanation: $(READY)  ## why the demo app answers as it does: docs/images/explanation.png
+	@$(BIN)/tritium train recipes/openmoji.toml --reuse
+	@$(BIN)/python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
 
 ensemble-table: $(READY)  ## ensembles beside single heads on the demo data, five seeds: docs/ensembles.md
 	@$(BIN)/python -m tritium_benchmarks.ensemble_table recipes/openmoji.toml benchmarks/results --page docs/ensembles.md

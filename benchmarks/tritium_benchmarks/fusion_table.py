@@ -103,7 +103,7 @@ def _missing(
     ]
     for kind in SINGLE:
         for dropout in DROPOUTS:
-            own = _of(recipe, dropout=dropout)
+            own = _of(recipe, strategy="concat", dropout=dropout)  # which it does not look at
             variants.append((f"{kind} {dropout}", cast("HeadKind", kind), own))
     for pooled in (True, False):
         prepared: Prepared | None = None

@@ -1,4 +1,4 @@
-"""The builders' verbs: train, pretrain, report, data check, ensemble, build and inspect."""
+"""The builders' verbs, `train` to `inspect`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the builders' verbs to the `tritium` command."""
     from tritium_builders.build_command import build_command
     from tritium_builders.ensembles.command import ensemble_command
+    from tritium_builders.explain.command import explain_command
     from tritium_builders.reports.command import report_command
     from tritium_builders.training.command import data_app, train_command
     from tritium_builders.training.pretraining.command import pretrain_command
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(data_app)
     app.command("ensemble")(ensemble_command)
     app.command("build")(build_command)
+    app.command("explain")(explain_command)
     app.command("inspect")(inspect_command)
 
 

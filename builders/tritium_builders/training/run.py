@@ -287,9 +287,8 @@ def write_bundle(
         BundleError, ExportError: when the modules cannot be served.
     """
     with needs("train"):
+        from tritium_builders.reports.content import PageContent
         from tritium_builders.reports.page import render_page
-        from tritium_builders.reports.sections import PageContent
-        from tritium_builders.training.report import TrainingReport
     check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
@@ -303,13 +302,11 @@ def write_bundle(
     if prepared.card is not None:
         files[DATA_CARD] = prepared.card.to_json()
     if report is not None:
-        files[REPORT] = report.to_json()
-    if isinstance(report, TrainingReport):
         pictures = {sample.id: sample.image for sample in validation}
         content = PageContent(
             report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
         )
-        files[PAGE] = render_page(content)
+        files |= {REPORT: report.to_json(), PAGE: render_page(content)}
     files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from tests.builders.training.conftest import RECIPE
 from tritium_builders.models import EnsembleHead
-from tritium_builders.training import Recipe, ensembles, folds
-from tritium_builders.training.folds import Prepared, TrainedFold, train_fold
+from tritium_builders.training import Recipe, ensembles
+from tritium_builders.training.folds import Prepared, TrainedFold, fit_head, train_fold
 from tritium_builders.training.recipe import EnsembleTable
 from tritium_builders.training.splits import Split
 from tritium_builders.training.stacking import fit_regression
@@ -68,7 +68,7 @@ def test_bagging_draws_whole_groups_of_the_training_side(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Split] = []
-    fit = folds.fit_head
+    fit = fit_head
 
     def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         seen.append(split)
@@ -107,7 +107,7 @@ def test_stacking_fits_to_answers_of_members_that_never_saw_the_item(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[frozenset[int]] = []
-    fit = folds.fit_head
+    fit = fit_head
 
     def watch(own: Prepared, head: Any, objective: Any, split: Split) -> Any:
         fitted.append(frozenset(split.train.tolist()))

@@ -156,8 +156,8 @@ def test_a_head_starts_with_the_old_weights_and_new_rows_of_its_own() -> None:
     Start(old.state_dict(), 3).apply(new)
     features = torch.randn(2, 6), torch.randn(2, 5)
     torch.testing.assert_close(new(*features)[:, :3], old(*features))
-    rows = "classifier.3.weight"
-    assert torch.equal(new.state_dict()[rows][3:], fresh.state_dict()[rows][3:])
+    rows = [made.state_dict()["classifier.3.weight"][3:] for made in (new, fresh)]
+    assert torch.equal(*rows)
 
 
 def test_the_next_bundle_knows_the_old_and_the_new(first: FirstRound, tmp_path: Path) -> None:

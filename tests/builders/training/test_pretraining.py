@@ -23,6 +23,7 @@ from tritium_builders.training.own_data import REDUCING_GAP, RecipeData, make_sp
 from tritium_builders.training.pretraining import run
 from tritium_builders.training.pretraining.contrastive import Scale, symmetric_loss
 from tritium_builders.training.pretraining.loop import pretrain_task
+from tritium_builders.training.pretraining.masked_language import MaskedLanguage
 from tritium_builders.training.pretraining.objectives import PretrainingTask, Watched
 from tritium_builders.training.pretraining.report import PretrainingReport
 from tritium_builders.training.pretraining.run import pretrain
@@ -64,7 +65,7 @@ def sources(
     texts = [item.text for item in some_emojis.items]
     words.train_from_iterator(texts, vocab_size=200, show_progress=False)
     backend = Tokenizer.from_str(words.to_str())
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, model_max_length=40, mask_token="[MASK]", pad_token="[PAD]",
         cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]",
     )  # fmt: skip
@@ -226,7 +227,8 @@ class _Scripted(PretrainingTask):
     def loss(self, items: Tensor) -> Tensor:
         self.seen.append(items)
         total: Tensor = self.encoders["text"](torch.ones(1, 1)).sum()
-        return total + self.heads["head"](torch.ones(1, 1)).sum()
+        more: Tensor = self.heads["head"](torch.ones(1, 1)).sum()
+        return total + more
 
     def watch(self, items: Tensor) -> Watched:
         bias = self.encoders["text"].bias
@@ -254,9 +256,9 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends_it() -> None:
 def test_a_loss_that_is_no_number_stops_it_and_nothing_is_written(
     masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = run.MaskedLanguage.loss
+    loss = MaskedLanguage.loss
     monkeypatch.setattr(
-        run.MaskedLanguage, "loss", lambda self, items: loss(self, items) * float("nan")
+        MaskedLanguage, "loss", lambda self, items: loss(self, items) * float("nan")
     )
     with pytest.raises(
         TrainingError, match="the loss is nan at step 1 of epoch 1, and nothing was"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,10 +18,10 @@ from tritium_builders.data import Dataset
 from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
 from tritium_builders.models.sources import pretrained_name
 from tritium_builders.models.text_encoders import load_tokenizer
+from tritium_builders.reference import FusionModel
 from tritium_builders.servables import text_tokenizer
-from tritium_builders.training.features import Features
+from tritium_builders.training.features import Features, pixels_of, token_ids
 from tritium_builders.training.pretraining.folders import write_image_encoder, write_text_encoder
-from tritium_builders.training.pretraining.inputs import model_of, pixels_of, token_ids_of
 from tritium_builders.training.pretraining.objectives import PretrainingTask, Watched
 from tritium_builders.training.recipe import ContrastiveTable
 from tritium_client.contract import ATTENTION_MASK, INPUT_IDS
@@ -57,7 +58,16 @@ class Contrastive(PretrainingTask):
         batch_size: int,
     ) -> None:
         self._text, self._image, self._dataset, self._source = text, image, dataset, source
-        self._model = model_of(text, image)
+        tokenizer = Tokenizer.from_buffer(text.tokenizer_json)
+        tokenizer.enable_truncation(max_length=text.preprocessing.max_length)
+        self._model = FusionModel(
+            text_encoder=text.module,
+            image_encoder=image.module,
+            fusion_head=nn.Identity(),  # only the encoders' side of the model is used here
+            tokenizer=tokenizer,
+            text=text.preprocessing,
+            image=image.preprocessing,
+        )
         self._frozen = {"text": frozen.text, "image": frozen.image}
         self._batch_size = batch_size
         modules = {"text": text.module, "image": image.module}
@@ -71,7 +81,7 @@ class Contrastive(PretrainingTask):
                 "scale": Scale(table.temperature),
             }
         )
-        self._rows = [token_ids_of(item, self._model) for item in dataset.items]
+        self._rows = [token_ids(item, tokenizer, text.preprocessing) for item in dataset.items]
 
     def train(self, mode: bool) -> None:
         """Turn the text encoder's dropout on or off."""
@@ -133,7 +143,9 @@ class Contrastive(PretrainingTask):
         elif modality == "text":
             features = self._encode_texts(items, device)
         else:
-            pixels = [pixels_of(self._dataset.items[index], self._model) for index in items]
+            pixels = [
+                pixels_of(self._dataset.items[index], self._image.preprocessing) for index in items
+            ]
             features = self._model.encode_image(torch.from_numpy(np.stack(pixels)).to(device))
         return functional.normalize(head(features), dim=-1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def pretrain_task(
         shown = track(batches, f"Pretraining, epoch {epoch}", total=len(batches))
         for number, batch in enumerate(shown, start=1):
             optimiser.zero_grad()
-            loss = task.loss(batch)
+            loss: Any = task.loss(batch)
             _check(float(loss.detach()), f"step {number} of epoch {epoch}")
             loss.backward()
             nn.utils.clip_grad_norm_(modules.parameters(), table.gradient_clip)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +21,12 @@ from tritium_builders.training.pretraining.loop import Pretrained, pretrain_task
 from tritium_builders.training.pretraining.masked_language import MaskedLanguage
 from tritium_builders.training.pretraining.objectives import PretrainingTask
 from tritium_builders.training.pretraining.report import REPORT, PretrainingReport
-from tritium_builders.training.recipe import PretrainingRecipe, load_pretraining_recipe
+from tritium_builders.training.recipe import (
+    ImageEncoderTable,
+    PretrainingRecipe,
+    TextEncoderTable,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.splits import Split
 
 
@@ -55,7 +58,8 @@ def pretrain(
     text, image = load_encoders(training)
     data = load_data(training, Path(recipe_path).parent, text, image)
     split = data.split or make_split(training, data.dataset, recipe.split.fold)
-    with _on_device(recipe.seed) as device:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with reproducible(recipe.seed, threads=torch.get_num_threads(), device=device):
         task = make_task(recipe, data.dataset, text, image)
         task.modules().to(device)
         done = pretrain_task(
@@ -95,23 +99,14 @@ def make_task(
     )
 
 
-@contextlib.contextmanager
-def _on_device(seed: int) -> Iterator[torch.device]:
-    """A GPU where there is one; on a CPU the same seed gives the same weights."""
-    if torch.cuda.is_available():
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield torch.device("cuda")
-    else:
-        with reproducible(seed):
-            yield torch.device("cpu")
-
-
 def _report(
     recipe: PretrainingRecipe, dataset: Dataset, split: Split, done: Pretrained
 ) -> PretrainingReport:
     adapted = ["text"] if recipe.objective == "masked_language" else recipe.contrastive.train
-    tables = {"text": recipe.text_encoder, "image": recipe.image_encoder}
+    tables: dict[str, TextEncoderTable | ImageEncoderTable] = {
+        "text": recipe.text_encoder,
+        "image": recipe.image_encoder,
+    }
     return PretrainingReport(
         objective=recipe.objective,
         adapted={name: tables[name].source for name in adapted},
