@@ -68,7 +68,7 @@ def train(
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
-    return _ship(prepared, shipped, target, report)
+    return ship(prepared, shipped, target, report)
 
 
 def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
@@ -137,18 +137,32 @@ def train_best(
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    return _ship(best, shipped, target, report), comparison
+    return ship(best, shipped, target, report), comparison
 
 
-def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: AnyReport) -> Bundle:
-    """Write the bundle; of several processes that trained together, the first one does."""
+def ship(
+    prepared: Prepared,
+    shipped: TrainedFold,
+    target: Path,
+    report: AnyReport,
+    more_files: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does.
+
+    Args:
+        prepared: What the head was trained with.
+        shipped: The head.
+        target: The folder.
+        report: Of the training.
+        more_files: Kept in the bundle as well, by name.
+    """
     from tritium_builders.training.checkpoints import forget
     from tritium_builders.training.distributed import processes
 
     if not processes().is_first:
         processes().wait()
         return Bundle.load(target)
-    bundle = write_bundle(prepared, shipped, target, report=report)
+    bundle = write_bundle(prepared, shipped, target, report=report, more_files=more_files)
     forget(prepared.checkpoints(shipped.fold))
     processes().wait()
     return bundle

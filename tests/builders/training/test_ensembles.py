@@ -37,7 +37,15 @@ def held_out(prepared: Prepared, trained: TrainedFold) -> tuple[torch.Tensor, to
     return features.text, features.image
 
 
-@pytest.mark.parametrize("kind", ["average", "bagging", "boosting", "stacking"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("average", marks=pytest.mark.full),
+        pytest.param("bagging", marks=pytest.mark.full),
+        "boosting",
+        "stacking",
+    ],
+)
 def test_it_learns_answers_without_a_modality_and_is_the_same_again(
     kind: str, prepared: Prepared
 ) -> None:

@@ -189,8 +189,15 @@ def test_the_next_bundle_knows_the_old_and_the_new(first: FirstRound, tmp_path: 
     for name, entry in first.bundle.manifest.files.items():
         if "encoder" in name or name == "tokenizer.json":
             assert bundle.manifest.files[name] == entry
-    again = train_next(first.recipe, first.bundle.folder, [new], out=tmp_path / "again")
-    assert again.hash == bundle.hash
+    # The command line makes the same bundle, and shows what came of it.
+    done = run(first, "--from", str(first.bundle.folder), "--data", str(new),
+               "--out", str(tmp_path / "again"))  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert Bundle.load(tmp_path / "again").hash == bundle.hash
+    shown = " ".join(done.stdout.split())
+    assert "held out before" in shown
+    assert "1 items have no label yet" in shown
+    assert "New labels: yak" in shown
     head = load_module(bundle, "fusion_head", "concat")
     assert not torch.equal(
         head.state_dict()["absent_text"],
@@ -280,19 +287,13 @@ def test_an_encoder_that_has_learned_is_the_bundles(first: FirstRound, tmp_path:
     assert not any(parameter.requires_grad for parameter in text.module.parameters())
 
 
-def test_the_command_line(first: FirstRound, tmp_path: Path) -> None:
-    new = write_jsonl(tmp_path / "new.jsonl", new_rows(tmp_path, ("cat", "dog", "elk")))
+def run(first: FirstRound, *arguments: str) -> Any:
+    return CliRunner().invoke(build_app()[0], ["train", str(first.recipe), *arguments])
 
-    def run(*arguments: str) -> Any:
-        return CliRunner().invoke(build_app()[0], ["train", str(first.recipe), *arguments])
 
-    previous = ["--from", str(first.bundle.folder)]
-    done = run(*previous, "--data", str(new), "--out", str(tmp_path / "next"))
-    assert done.exit_code == 0, done.output
-    shown = " ".join(done.stdout.split())
-    assert "held out before" in shown
-    assert "1 items have no label yet" in shown
-    assert run(*previous).exit_code == 2
-    assert run("--data", str(new)).exit_code == 2
+def test_options_that_contradict_each_other_are_wrong_usage(first: FirstRound) -> None:
+    previous, data = ["--from", str(first.bundle.folder)], ["--data", "new.jsonl"]
+    assert run(first, *previous).exit_code == 2
+    assert run(first, *data).exit_code == 2
     for option in (["--reuse"], ["--cross-validate"], ["--compare", "all"]):
-        assert run(*previous, "--data", str(new), *option).exit_code == 2
+        assert run(first, *previous, *data, *option).exit_code == 2

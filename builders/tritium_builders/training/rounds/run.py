@@ -19,6 +19,7 @@ from tritium_builders.data.card import DataCard, Previous
 from tritium_builders.data.manifest import LoadedManifest
 from tritium_builders.errors import RecipeError, needs
 from tritium_builders.models import LoadedTextEncoder
+from tritium_builders.training.distributed import processes
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.folds import Prepared, TrainedFold
 from tritium_builders.training.network import logits_of
@@ -39,7 +40,7 @@ from tritium_builders.training.rounds.additions import (
 )
 from tritium_builders.training.rounds.record import AddedFile, Compared, HeldOut, RoundRecord
 from tritium_builders.training.rounds.start import encoders_of, make_start
-from tritium_builders.training.run import ROUND, check_target, train_seeds, write_bundle
+from tritium_builders.training.run import ROUND, check_target, ship, train_seeds
 from tritium_builders.training.splits import Indices, Split
 
 
@@ -87,19 +88,18 @@ def train_next(
         raise RecipeError(f"{target}: would be in the place of the bundle it continues; give --out")
     start, old_head = make_start(bundle, recipe)
     text, image = encoders_of(bundle, recipe, *load_encoders(recipe))
-    own = load_data(recipe, folder, text, image)
-    spec = image.preprocessing.servable_spec()
-    joined = _join(recipe, own, bundle, [Path(path) for path in data], spec)
+    with processes().first_goes_ahead():
+        own = load_data(recipe, folder, text, image)
+        spec = image.preprocessing.servable_spec()
+        joined = _join(recipe, own, bundle, [Path(path) for path in data], spec)
+        features = compute_features(joined.dataset, text, image)
     _check_sides(joined, bundle)
-    prepared = Prepared(
-        recipe, joined.dataset, text, image, compute_features(joined.dataset, text, image),
-        _card(recipe, own, joined, bundle, text), start,
-    )  # fmt: skip
+    card = _card(recipe, own, joined, bundle, text)
+    prepared = Prepared(recipe, joined.dataset, text, image, features, card, start)
     prepared.keep_split(recipe.split.fold, joined.split)
     shipped, report = train_seeds(prepared)
-    record = _record(bundle, old_head, joined, prepared.features, shipped)
-    files = {ROUND: record.to_json()}
-    return write_bundle(prepared, shipped, target, report=report, more_files=files)
+    record = _record(bundle, old_head, joined, features, shipped)
+    return ship(prepared, shipped, target, report, {ROUND: record.to_json()})
 
 
 def _join(
