@@ -131,7 +131,7 @@ def computes_bf16(device: str) -> bool:
         device: `cpu` or `cuda`.
     """
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     from tritium_builders.cpu import has_bf16
 
     return has_bf16()

@@ -110,7 +110,7 @@ def merge_lora(encoder: nn.Module) -> nn.Module:
 
     for name, module in list(encoder.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)  # type: ignore[operator] # of every layer, not of the base class
+            module.merge(safe_merge=True)
             parent, _, own = name.rpartition(".")
             setattr(encoder.get_submodule(parent), own, module.get_base_layer())
     return encoder

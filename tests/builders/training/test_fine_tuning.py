@@ -134,7 +134,7 @@ def test_recipes_that_mean_nothing_are_refused(
 ) -> None:
     content = tiny.recipe.model_dump()
     for table, own in changes.items():
-        content[table] = (content[table] or {}) | own
+        content[table] = (content[table] or {}) | dict(own)
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(content)
 
@@ -162,7 +162,7 @@ def test_a_fine_tuned_bundle_answers_what_was_trained_and_builds(
     )  # fmt: skip
     sample, key = bundle.validation[0], modalities_key(("text", "image"))
     answer = model.answer(sample.text, sample.image, [("text", "image")])
-    np.testing.assert_allclose(answer.probabilities[key], shipped.probabilities[key][0], atol=1e-4)
+    np.testing.assert_allclose(answer.values[key], shipped.probabilities[key][0], atol=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["late", "cross_modal_transformer"])
@@ -172,7 +172,7 @@ def test_encoders_learn_below_other_heads(strategy: str, tiny: Prepared) -> None
         prepared = tiny
     else:
         text = replace(tiny.text, module=HuggingFaceTextEncoder(tiny.text.module.model, "none"))
-        image = type(tiny.image.module)(tiny.image.module.model, "none")  # type: ignore[arg-type, call-arg]
+        image = type(tiny.image.module)(tiny.image.module.model, "none")  # type: ignore[arg-type]
         prepared = sequences(replace(tiny, text=text, image=replace(tiny.image, module=image)))
     prepared = tuned(
         prepared, fusion={"strategy": strategy}, text={"train": "all"}, image={"train": "all"}
@@ -197,7 +197,7 @@ def sequences(prepared: Prepared) -> Prepared:
 def test_a_head_that_is_trained_first_is_never_made_worse(tiny: Prepared) -> None:
     """Rates that would ruin everything: the best is then what there was before."""
     frozen = train_fold(tuned(tiny), fold=0, seed=0)
-    ruined = {"head_epochs": tiny.recipe.optimiser.max_epochs, "max_epochs": 1}
+    ruined: dict[str, Any] = {"head_epochs": tiny.recipe.optimiser.max_epochs, "max_epochs": 1}
     ruined["encoder_learning_rate"] = 1.0
     trained = train_fold(tuned(tiny, text={"train": "all"}, optimiser=ruined), fold=0, seed=0)
     assert trained.validation_loss == pytest.approx(frozen.validation_loss, rel=1e-4)

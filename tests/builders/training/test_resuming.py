@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from tritium_builders.training.checkpoints import Checkpoint, forget
 from tritium_builders.training.fit import _Fitting
 from tritium_builders.training.folds import Prepared, TrainedFold, train_fold
 
-LEARNING = {
+LEARNING: dict[str, dict[str, Any]] = {
     "text": {"train": "lora"},
     "image": {"train": "last", "layers": 1},
     "augmentation": {"token_dropout": 0.2, "flip": True, "colour_jitter": 0.2},
