@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,25 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.tensorrt_table bundles/openmoji benchmarks/results
 
-fusion-table: $(READY)  ## fusion strategies on the demo data, five seeds: docs/fusion.md
-	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml benchmarks/results --page docs/fusion.md
+fusion-table: $(READY)  ## fusion strategies on two data sets, five seeds: docs/fusion.md
+	@tools/install-openclipart.sh
+	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml recipes/openclipart.toml --results benchmarks/results --page docs/fusion.md
+
+explanation: $(READY)  ## why the demo app answers as it does: docs/images/explanation.png
+	@$(BIN)/tritium train recipes/openmoji.toml --reuse
+	@$(BIN)/python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
+
+ensemble-table: $(READY)  ## ensembles beside single heads on the demo data, five seeds: docs/ensembles.md
+	@$(BIN)/python -m tritium_benchmarks.ensemble_table recipes/openmoji.toml benchmarks/results --page docs/ensembles.md
+
+imbalance-table: $(READY)  ## what helps rare labels, and temperatures: docs/class-imbalance.md
+	@$(BIN)/python -m tritium_benchmarks.imbalance_table recipes/openmoji.toml benchmarks/results --page docs/class-imbalance.md
+
+pretraining-table: $(READY)  ## whether adapted encoders help on the demo data: docs/pretraining.md
+	@rm -rf encoders/openmoji_masked_language encoders/openmoji_contrastive
+	@$(BIN)/python -m tritium_benchmarks.pretraining_table recipes/openmoji.toml benchmarks/results \
+		--pretraining recipes/pretraining/openmoji_contrastive.toml \
+		--pretraining recipes/pretraining/openmoji_masked_language.toml --page docs/pretraining.md
 
 fine-tuning-table: $(READY)  ## text encoder frozen, last layers, LoRA on the demo data: docs/fine-tuning.md
 	@$(BIN)/python -m tritium_benchmarks.fine_tuning_table recipes/openmoji.toml benchmarks/results --page docs/fine-tuning.md

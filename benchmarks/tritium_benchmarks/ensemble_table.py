@@ -26,9 +26,9 @@ from tritium_benchmarks.results import write_results
 from tritium_builders.data.progress import track
 from tritium_builders.ensembles.weighting import fit_stacking, tuned_weights
 from tritium_builders.models.ensembles import GIVEN, Member, make_ensemble
-from tritium_builders.training.fit import answers_of
 from tritium_builders.training.folds import Prepared, TrainedFold, prepare, train_fold
 from tritium_builders.training.metrics import accuracy, calibration_error, macro_f1
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.recipe import EnsembleTable, Strategy, load_recipe
 
 NAME = "ensembles"

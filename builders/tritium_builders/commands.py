@@ -1,4 +1,4 @@
-"""The builders' verbs: `train`, `report`, `data check`, `ensemble`, `build`, `inspect`."""
+"""The builders' verbs, `train` to `inspect`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ def register(app: typer.Typer) -> None:
     """Add the builders' verbs to the `tritium` command."""
     from tritium_builders.build_command import build_command
     from tritium_builders.ensembles.command import ensemble_command
+    from tritium_builders.explain.command import explain_command
     from tritium_builders.reports.command import report_command
     from tritium_builders.training.command import data_app, train_command
+    from tritium_builders.training.pretraining.command import pretrain_command
 
     app.command("train")(train_command)
     app.command("report")(report_command)
+    app.command("pretrain")(pretrain_command)
     app.add_typer(data_app)
     app.command("ensemble")(ensemble_command)
     app.command("build")(build_command)
+    app.command("explain")(explain_command)
     app.command("inspect")(inspect_command)
 
 

@@ -12,9 +12,18 @@ def replace_file(path: Path, content: str) -> None:
     Raises:
         OSError: it cannot be written; the old content is still there.
     """
+    replace_bytes(path, content.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Give a file new content, as `replace_file` does.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(content, encoding="utf-8")
+        partial.write_bytes(content)
         flush_one(partial)
         partial.replace(path)
     except OSError:

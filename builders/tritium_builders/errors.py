@@ -10,6 +10,7 @@
     │   └── CastError        no cast of a component answers what its fp32 graph answers
     ├── AccuracyError        a reduced precision costs more accuracy than it may
     ├── TargetMissingError   this machine lacks what a target is built with
+    ├── ExplainError         an answer cannot be explained like this
     ├── PublishError         the repository could not take the release
     └── MissingExtraError    a part of the installation is not there
 
@@ -77,6 +78,10 @@ class AccuracyError(TritiumError):
 
 class TargetMissingError(TritiumError):
     """This machine lacks what a target is built with; says what, and where it can be built."""
+
+
+class ExplainError(TritiumError):
+    """An answer cannot be explained like this; says what can be done."""
 
 
 class PublishError(TritiumError):

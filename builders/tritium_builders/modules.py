@@ -329,6 +329,13 @@ def graph_name(given: Sequence[Modality]) -> str:
     return f"{'_'.join(given)}.onnx"
 
 
+def write_known(module: KnownModule, folder: Path) -> None:
+    """Write a module that bundles know by its class: config.json and model.safetensors."""
+    config = json.dumps(module.config(), indent=2, sort_keys=True)
+    (folder / CONFIG).write_text(f"{config}\n", encoding="utf-8")
+    safetensors.torch.save_model(module, str(folder / WEIGHTS))
+
+
 def _write_components(
     modules: ModuleSet,
     model: FusionModel,
@@ -344,9 +351,7 @@ def _write_components(
     ):
         if isinstance(module, KnownModule):
             (folder / name).mkdir()
-            config = json.dumps(module.config(), indent=2, sort_keys=True)
-            (folder / name / CONFIG).write_text(f"{config}\n", encoding="utf-8")
-            safetensors.torch.save_model(module, str(folder / name / WEIGHTS))
+            write_known(module, folder / name)
         elif name == "text_encoder":
             export_text_encoder(model, text.features, folder / name / GRAPH)
         elif name == "image_encoder":

@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -100,7 +101,7 @@ def test_a_share_is_sampled_and_a_larger_one_of_uncertain_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = iter([0.009, 0.011, 0.19, 0.21])
-    monkeypatch.setattr(_labelling.random, "random", lambda: next(drawn))
+    monkeypatch.setattr(random, "random", lambda: next(drawn))
     with LabellingQueue(tmp_path, percent=1, uncertain_below=0.6, uncertain_percent=20) as queue:
         for number, probability in enumerate((0.9, 0.9, 0.55, 0.55)):
             offer(queue, number, probability)

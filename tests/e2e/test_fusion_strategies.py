@@ -11,19 +11,23 @@ import pytest
 from tests.e2e.conftest import FULL, TARGET
 from tests.support.known import fusion_bundle
 from tritium_builders import Bundle, build
+from tritium_builders.ensembles.merge import merge_bundles
 from tritium_builders.models import FUSION_HEADS
 from tritium_client import Client
 from tritium_deploy import Ports, Server, serve
 
 pytestmark = pytest.mark.e2e
-# One that averages probabilities, and one over tokens and patches with a mask.
-STRATEGIES = sorted(FUSION_HEADS) if FULL else ["cross_modal_transformer", "late"]
+ENSEMBLE = "ensemble"
+# One over tokens and patches with a mask, and two bundles that have become one.
+STRATEGIES = [*(sorted(FUSION_HEADS) if FULL else ["cross_modal_transformer"]), ENSEMBLE]
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
-    return {strategy: fusion_bundle(folder / strategy, strategy) for strategy in STRATEGIES}
+    made = {one: fusion_bundle(folder / one, one) for one in STRATEGIES if one != ENSEMBLE}
+    members = [fusion_bundle(folder / f"member_{one}", one).folder for one in ("late", "gated")]
+    return {**made, ENSEMBLE: merge_bundles(members, folder / ENSEMBLE, app=ENSEMBLE)}
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_a_release_of_any_task_is_rolled_out(
     bundle = task_bundle(tmp_path / task, task, head_seed=5, validation=labelled)
     number = build(bundle, repository=repository, target="openvino").number
     settings = RolloutSettings(
-        gates=GateSettings(accuracy_margin=100, latency_ratio=50, latency_pairs=4)
+        gates=GateSettings(accuracy_margin=100, latency_ratio=50, latency_pairs=20)
     )
     with (
         Rollout(repository, [server.grpc_url], settings=settings) as rollout,

@@ -49,19 +49,20 @@ def cached_files(
         compute: Makes the files: name -> content.
     """
     path = cache_folder() / f"{name}-{key[:32]}.zip"
-    kept = _read(path)
+    kept = read_entry(path)
     if kept is not None:
         return kept
     files = dict(compute())
     try:
-        _write(path, files)
+        write_entry(path, files)
     except OSError:
         # Read-only or full: the next run computes again.
         return files
     return files
 
 
-def _read(path: Path) -> dict[str, bytes] | None:
+def read_entry(path: Path) -> dict[str, bytes] | None:
+    """Read an entry's files; None where it is not there or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
@@ -69,7 +70,12 @@ def _read(path: Path) -> dict[str, bytes] | None:
         return None
 
 
-def _write(path: Path, files: Mapping[str, bytes]) -> None:
+def write_entry(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write an entry to a temporary file and rename it.
+
+    Raises:
+        OSError: when the folder cannot be written, or is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:

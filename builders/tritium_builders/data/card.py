@@ -101,6 +101,15 @@ class Duplicates(_Record):
     """Up to five sets of ids that share a picture or a text across splits."""
 
 
+class Previous(_Record):
+    """The bundle that one continues."""
+
+    bundle: str
+    """Its folder, as it was named."""
+    hash: str
+    app: str
+
+
 class DataCard(_Record):
     """The content of data_card.json."""
 
@@ -125,6 +134,8 @@ class DataCard(_Record):
     duplicates: Duplicates
     notes: list[str]
     """What somebody should look at."""
+    previous: Previous | None = None
+    """The bundle whose data this adds to."""
 
     def to_json(self) -> bytes:
         """Write data_card.json, the same bytes for the same data."""

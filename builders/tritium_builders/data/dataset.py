@@ -67,6 +67,13 @@ class Item:
         """
         return self.image if isinstance(self.image, bytes) else self.image.read()
 
+    @cached_property
+    def image_hash(self) -> str:
+        """SHA-256 of the encoded picture; reads no file."""
+        if isinstance(self.image, ImageFile):
+            return self.image.sha256
+        return hashlib.sha256(self.image).hexdigest()
+
     @property
     def content_hash(self) -> str:
         """SHA-256 of text and picture, equal for equal pairs of one data set; reads no file."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tritium_builders.data.dataset import Dataset, ImageFile, Item
+from tritium_builders.data.groups import Joined
 from tritium_builders.data.pictures import PictureFacts, check_pictures, hash_pictures
 from tritium_builders.data.problems import Problems
 from tritium_builders.data.records import NAMES, read_records
@@ -57,6 +58,11 @@ class ManifestSource:
     licence: str = "not stated"
     targets: TargetColumns = CLASSES
     """What says what is right."""
+    adds_to: tuple[str, ...] = ()
+    """Labels of the data that this is added to: none of them needs items here, nor does a split,
+    and labels that are not among them come after them."""
+    skip_unlabelled: bool = False
+    """Leave out items whose label is empty: nobody has got to them yet."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class LoadedManifest:
     skipped: tuple[Skipped, ...]
     data_hash: str
     """From `hash_manifest`."""
+    unlabelled: int = 0
+    """Items that were left out because nobody has labelled them."""
 
 
 def load_manifest(
@@ -96,7 +104,7 @@ def load_manifest(
         RecipeError: with file, line, column and fix of the first ten problems.
         MissingExtraError: when pyarrow is not installed and the manifest is a Parquet file.
     """
-    problems, rows, there = _read(source)
+    problems, rows, there, unlabelled = _read(source)
     read = len(rows)
     hashed = hash_pictures([row.path for row in rows])
     pictures = [one for one in hashed.values() if isinstance(one, ImageFile)]
@@ -106,11 +114,11 @@ def load_manifest(
     labels = _check_targets(rows, items, source, problems)
     # Totals are not known while items have problems of their own.
     if "split" in there:
-        check_sides(rows, source.columns, problems)
+        check_sides(rows, source.columns, problems, whole=not source.adds_to)
         _check_pairs(rows, items, problems)
-        if not len(problems):
+        if not len(problems) and not source.adds_to:
             _check_trained(items, labels, source, problems)
-    elif not len(problems):
+    elif not len(problems) and not source.adds_to:
         _check_groups(items, labels, least_groups, source, problems)
     if len(skipped) * 2 > read:
         problems.add(
@@ -124,7 +132,7 @@ def load_manifest(
     origin = f"{source.name}, {len(items)} items (SHA-256 {digest[:16]})"
     task = source.targets.task
     dataset = Dataset(source.name, items, origin, source.licence, label_order=labels, task=task)
-    return LoadedManifest(dataset, tuple(_facts(items, facts)), skipped, digest)
+    return LoadedManifest(dataset, tuple(_facts(items, facts)), skipped, digest, unlabelled)
 
 
 def _check_targets(
@@ -132,6 +140,8 @@ def _check_targets(
 ) -> tuple[str, ...]:
     """Check what is right for the items; the labels in the order of a head's logits."""
     column = source.columns["label"]
+    if source.adds_to and not source.labels:
+        return (*source.adds_to, *sorted({row.label for row in rows} - set(source.adds_to)))
     if source.targets.task == "classification":
         return check_labels(rows, source.labels, column, problems)
     if source.targets.task == "multilabel":
@@ -148,7 +158,7 @@ def hash_manifest(source: ManifestSource) -> str:
     Raises:
         RecipeError: when the manifest cannot be read, or an item has a problem.
     """
-    problems, rows, _ = _read(source)
+    problems, rows, _, _ = _read(source)
     problems.tell()
     return _data_hash(source, _hashes(hash_pictures([row.path for row in rows])))
 
@@ -158,7 +168,8 @@ def _hashes(hashed: Mapping[Path, ImageFile | str]) -> list[str]:
     return [one.sha256 if isinstance(one, ImageFile) else one for one in hashed.values()]
 
 
-def _read(source: ManifestSource) -> tuple[Problems, list[Row], set[str]]:
+def _read(source: ManifestSource) -> tuple[Problems, list[Row], set[str], int]:
+    """What is wrong, the items, our names of the columns, and how many items have no label yet."""
     if not source.images.is_dir():
         raise RecipeError(f"{source.images}: is no folder; data.images is relative to the recipe")
     unit = "row" if source.path.suffix.lower() == ".parquet" else "line"
@@ -166,8 +177,11 @@ def _read(source: ManifestSource) -> tuple[Problems, list[Row], set[str]]:
     columns = {**source.columns, **source.targets.columns}
     there, records = read_records(source.path, columns, problems)
     place = Place(source.images, missing_is_bad=source.skip_bad_images)
-    rows = check_rows(there, records, source.columns, place, problems, source.targets)
-    return problems, rows, there
+    labelled = records
+    if source.skip_unlabelled:
+        labelled = [one for one in records if one.values.get("label") not in (None, "")]
+    rows = check_rows(there, labelled, source.columns, place, problems, source.targets)
+    return problems, rows, there, len(records) - len(labelled)
 
 
 def _data_hash(source: ManifestSource, pictures: Iterable[str]) -> str:
@@ -205,7 +219,7 @@ def _without_bad_images(
 
 def _items(rows: Sequence[Row], hashed: Mapping[Path, ImageFile | str]) -> tuple[Item, ...]:
     """Make items; equal pairs get one group, so that no split can part them."""
-    joined = _Joined()
+    joined = Joined()
     items = []
     for row in rows:
         picture = hashed[row.path]
@@ -215,30 +229,6 @@ def _items(rows: Sequence[Row], hashed: Mapping[Path, ImageFile | str]) -> tuple
         joined.join(group, f"pair {item.content_hash}")
         items.append(item)
     return tuple(replace(one, group=joined.name(one.group)) for one in items)
-
-
-class _Joined:
-    """Names that mean the same; each set is called by the name that came first."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-        self._order: dict[str, int] = {}
-
-    def join(self, one: str, other: str) -> None:
-        first, second = self.name(one), self.name(other)
-        if self._order[first] > self._order[second]:
-            first, second = second, first
-        self._parent[second] = first
-
-    def name(self, one: str) -> str:
-        self._order.setdefault(one, len(self._order))
-        path = []
-        while (above := self._parent.setdefault(one, one)) != one:
-            path.append(one)
-            one = above
-        for passed in path:
-            self._parent[passed] = one
-        return one
 
 
 def _check_trained(

@@ -89,6 +89,16 @@ def check_pictures(
     }
 
 
+def facts_of(content: bytes) -> PictureFacts:
+    """What an encoded picture is, from its header.
+
+    Args:
+        content: A picture that can be decoded.
+    """
+    with Image.open(io.BytesIO(content), formats=image_decoder.FORMATS) as image:
+        return PictureFacts(str(image.format), image.width, image.height, len(content))
+
+
 def _hash(path: Path) -> ImageFile | str:
     try:
         size = path.stat().st_size
@@ -108,8 +118,7 @@ def _check(picture: ImageFile, spec: dict[str, Any]) -> PictureFacts | str:
         image_decoder.decode(content, spec)
     except ValueError as error:
         return str(error)
-    with Image.open(io.BytesIO(content), formats=image_decoder.FORMATS) as image:
-        return PictureFacts(str(image.format), image.width, image.height, len(content))
+    return facts_of(content)
 
 
 def _side_by_side(

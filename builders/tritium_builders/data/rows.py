@@ -252,11 +252,20 @@ def check_labels(
     return tuple(wanted)
 
 
-def check_sides(rows: Sequence[Row], columns: Mapping[str, str], problems: Problems) -> None:
-    """Check splits that the manifest gives: none is empty, and no group is on two sides."""
+def check_sides(
+    rows: Sequence[Row], columns: Mapping[str, str], problems: Problems, *, whole: bool = True
+) -> None:
+    """Check splits that the manifest gives: none is empty, and no group is on two sides.
+
+    Args:
+        rows: The items.
+        columns: Our name of a column -> the manifest's.
+        problems: Receives what is wrong.
+        whole: Whether these are all items, so that each split needs some.
+    """
     counts = Counter(row.side for row in rows)
     # While items have problems of their own, nobody knows which side they would be on.
-    empty = [side for side in SIDES if not counts[side]] if not len(problems) else []
+    empty = [side for side in SIDES if whole and not counts[side] and not len(problems)]
     for side in empty:
         problems.add(f"has no item in {side}", "give each split items", column=columns["split"])
     first: dict[str, Row] = {}

@@ -114,7 +114,7 @@ def merge_bundles(
         tuning = [item.sample(labelled=True) for item in items]
         logits = member_logits(model, tuning, given, "Choosing weights")
         _choose(head, logits, _targets(tuning, first.labels))
-    elif weights is not None and weights != TUNED:
+    elif weights is not None and not isinstance(weights, str):
         for one in given:
             head.set_weights(one, [weight / sum(weights) for weight in weights])
     golden, calibration, validation = _samples(opened)
@@ -204,7 +204,8 @@ def _samples(
         own = {sample.content_hash for sample in bundle.validation}
         kept = {digest: sample for digest, sample in kept.items() if digest in own}
     seen = {sample.content_hash for bundle in bundles for sample in bundle.validation}
-    golden, calibration = [], []
+    golden: list[Sample] = []
+    calibration: list[Sample] = []
     turns = max(len(bundle.golden) for bundle in bundles)
     in_turn = [b.golden[turn] for turn in range(turns) for b in bundles if turn < len(b.golden)]
     for sample in (*in_turn, *(sample for b in bundles for sample in b.calibration)):

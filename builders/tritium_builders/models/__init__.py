@@ -12,6 +12,7 @@ from tritium_builders.models.fusion import (
     FusionHead,
     GatedFusion,
     HierarchicalFusion,
+    HybridFusion,
     JointEmbedding,
     LateFusion,
     LowRankBilinearFusion,
@@ -45,6 +46,7 @@ _ALL: tuple[type[KnownModule], ...] = (
     SingleModalityHead,
     ScaledHead,
     TemperatureScaled,
+    HybridFusion,
     EnsembleHead,
     ConcatenatedEncoder,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "HierarchicalFusion",
     "HuggingFaceImageEncoder",
     "HuggingFaceTextEncoder",
+    "HybridFusion",
     "ImagePooling",
     "JointEmbedding",
     "KnownModule",

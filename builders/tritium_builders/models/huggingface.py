@@ -47,7 +47,7 @@ def load_pretrained(source: str, name: str) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModel
 
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(name)
             config = getattr(config, "vision_config", config)  # CLIP: the image tower alone
             model: Any = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
@@ -56,8 +56,28 @@ def load_pretrained(source: str, name: str) -> PreTrainedModel:
     return cast("PreTrainedModel", model.eval().requires_grad_(False))
 
 
+def load_masked_language_model(source: str, name: str) -> PreTrainedModel:
+    """Load a text model with the head that names hidden tokens, a new one where there is none.
+
+    Args:
+        source: How the user named it, for messages.
+        name: A folder or a hub id.
+
+    Raises:
+        RecipeError: when transformers cannot load it, or knows no such head for it.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    try:
+        with quiet():
+            model: Any = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise unusable(source, error) from error
+    return cast("PreTrainedModel", model.eval())
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hush transformers: its report lists heads that an encoder has no use for."""
     from transformers.utils import logging as transformers_logging
 

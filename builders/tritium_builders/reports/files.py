@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from tritium_builders.durable import replace_file
+from tritium_builders.durable import replace_bytes
 from tritium_builders.errors import TritiumError
 
 
@@ -15,18 +15,18 @@ class PageError(TritiumError):
 
 
 def write_page(path: Path, page: bytes) -> None:
-    """Write a page, whole or not at all; folders above it are made.
+    """Write a page or a picture, whole or not at all; folders above it are made.
 
     Args:
         path: The file; one that is there is replaced.
-        page: UTF-8.
+        page: Its content.
 
     Raises:
         PageError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, page.decode())
+        replace_bytes(path, page)
     except OSError as error:
         raise PageError(
             f"{path}: cannot be written ({error.strerror}); choose another file"

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ValidationError
 from tritium_builders.bundle import SAMPLES, read_manifest
 from tritium_builders.data.card import DataCard
 from tritium_builders.errors import BundleError
-from tritium_builders.reports.sections import PageContent, card_values, sections_of
+from tritium_builders.reports.content import PageContent
+from tritium_builders.reports.sections import card_values, sections_of, tiles_of
 from tritium_builders.reports.templates import render
 from tritium_builders.samples import read_samples
 from tritium_builders.training.report import TrainingReport
 from tritium_builders.training.run import DATA_CARD, RECIPE, REPORT
+from tritium_builders.training.task_report import TaskReport
 
 
 def render_page(content: PageContent) -> bytes:
@@ -26,7 +28,12 @@ def render_page(content: PageContent) -> bytes:
     Raises:
         ModuleNotFoundError: when matplotlib or jinja2 is not installed.
     """
-    values = {"content": content, "report": content.report, "sections": sections_of(content)}
+    values = {
+        "content": content,
+        "report": content.report,
+        "sections": sections_of(content),
+        "tiles": tiles_of(content),
+    }
     return render("report.html.j2", **values).encode()
 
 
@@ -50,9 +57,12 @@ def read_content(folder: Path) -> PageContent:
     """
     manifest = read_manifest(folder)
     card = _parse(folder, DATA_CARD, DataCard) if (folder / DATA_CARD).exists() else None
+    kind: type[TrainingReport | TaskReport] = TaskReport
+    if manifest.task == "classification":
+        kind = TrainingReport
     validation = read_samples(folder / SAMPLES, "validation")
     return PageContent(
-        report=_parse(folder, REPORT, TrainingReport),
+        report=_parse(folder, REPORT, kind),
         labels=manifest.labels,
         sources=manifest.sources,
         recipe=_read(folder, RECIPE).decode(),

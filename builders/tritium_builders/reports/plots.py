@@ -23,27 +23,30 @@ SOLID, DASHED, DOTTED = "-", "--", ":"
 """Lines differ in more than their colours, which not everybody sees."""
 
 
-def accuracies(models: Sequence[tuple[str, Figure, Ink]]) -> Markup:
+def compared(models: Sequence[tuple[str, Figure, Ink]], measure: str = "accuracy") -> Markup:
     """A row for each model: every seed, and their mean.
 
     Args:
-        models: Name, accuracy, colour.
+        models: Name, figure, colour.
+        measure: What the figures are; an accuracy is shown in percent.
     """
-    alt = "Accuracy of each model: " + ", ".join(
-        f"{name} {figure.mean:.1%}" for name, figure, _ in models
+    percent = measure == "accuracy"
+    scale, form = (100, "{:.1%}") if percent else (1, "{:.3f}")
+    alt = f"{measure} of each model: " + ", ".join(
+        f"{name} {form.format(figure.mean)}" for name, figure, _ in models
     )
-    every = [100 * value for _, figure, _ in models for value in figure.by_seed.values()]
+    every = [scale * value for _, figure, _ in models for value in figure.by_seed.values()]
     lowest, highest = min(every), max(every)
-    span = max(highest - lowest, 1.0)
+    span = max(highest - lowest, 0.01 * scale)
     with drawing("models", alt, height=0.42 * len(models) + 0.5, legend=False) as drawn:
         axes = drawn.axes[0]
         for row, (_, figure, ink) in enumerate(models):
-            values = [100 * value for value in figure.by_seed.values()]
+            values = [scale * value for value in figure.by_seed.values()]
             axes.plot([min(values), max(values)], [row, row], color=ink.value, alpha=0.45)
             axes.plot(values, [row] * len(values), "|", color=ink.value, markersize=9)
-            axes.plot([100 * figure.mean], [row], "o", color=ink.value, markersize=7)
+            axes.plot([scale * figure.mean], [row], "o", color=ink.value, markersize=7)
             axes.text(
-                100 * max(figure.by_seed.values()) + 0.03 * span, row, f"{figure.mean:.1%}",
+                max(values) + 0.03 * span, row, form.format(figure.mean),
                 va="center", color=INK,
             )  # fmt: skip
         axes.set_yticks(range(len(models)), [name for name, *_ in models], color=INK)
@@ -51,7 +54,27 @@ def accuracies(models: Sequence[tuple[str, Figure, Ink]]) -> Markup:
         axes.set_xlim(lowest - 0.05 * span, highest + 0.22 * span)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("accuracy on held-out items, %")
+        axes.set_xlabel(f"{measure} on held-out items{', %' if percent else ''}")
+    return drawn.svg
+
+
+def predicted(name: str, number: int, pairs: Sequence[tuple[float, float]]) -> Markup:
+    """Answers beside what is right; on the diagonal they are equal.
+
+    Args:
+        name: Of the score.
+        number: Of the drawing in its page.
+        pairs: What is right, and what was answered.
+    """
+    alt = f"Predicted {name} beside the right {name} of {len(pairs)} held-out items."
+    with drawing(f"predicted-{number}", alt, legend=False) as drawn:
+        axes = drawn.axes[0]
+        right, answered = zip(*pairs, strict=True)
+        ends = [min(*right, *answered), max(*right, *answered)]
+        axes.plot(ends, ends, DASHED, color=QUIET, linewidth=1.2)
+        axes.plot(right, answered, "o", color=FUSION, markersize=3.5, alpha=0.55)
+        axes.set_xlabel(f"right {name}")
+        axes.set_ylabel(f"predicted {name}")
     return drawn.svg
 
 
@@ -77,6 +100,7 @@ def learning(curves: Sequence[Curve], score: str) -> Markup:
         scores.set_title(f"validation {score}")
         for axes in drawn.axes:
             axes.set_xlabel("epoch")
+            axes.locator_params(axis="x", integer=True)
     return drawn.svg
 
 

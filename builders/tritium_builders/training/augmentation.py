@@ -93,8 +93,8 @@ def _erase(pixels: Pixels, random: np.random.Generator) -> None:
     height, width, _ = pixels.shape
     for _ in range(ATTEMPTS):
         area = height * width * random.uniform(*ERASED_AREA)
-        least, most = (math.log(bound) for bound in ERASED_ASPECT)
-        aspect = math.exp(random.uniform(least, most))
+        lowest, highest = (math.log(bound) for bound in ERASED_ASPECT)
+        aspect = math.exp(random.uniform(lowest, highest))
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows <= height and 0 < columns <= width:
             top = int(random.integers(height - rows + 1))

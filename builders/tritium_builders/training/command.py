@@ -43,6 +43,23 @@ OutReport = Annotated[
     typer.Option(help="With --compare: write the figures as JSON.", show_default=False),
 ]
 
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Train this bundle's head on, with the recipe's data and that of --data.",
+        show_default=False,
+    ),
+]
+NewData = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        help="With --from: a manifest of new items; repeat it, those of earlier rounds first.",
+        show_default=False,
+    ),
+]
+
 
 def train_command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)],
@@ -60,6 +77,8 @@ def train_command(
     compare: Compare = None,
     take_best: TakeBest = False,
     out_report: OutReport = None,
+    previous: From = None,
+    data: NewData = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report and the bundle's hash as JSON.")
     ] = False,
@@ -81,13 +100,18 @@ def train_command(
         tritium train recipes/openmoji.toml --compare concat,late,gated
 
         tritium train recipes/openmoji.toml --compare all --take-best
+
+        tritium train recipes/openmoji.toml --from bundles/openmoji --data new.jsonl --out bundles/2
     """
+    _check_round(previous, data, reuse=reuse, cross_validate=cross_validate, compare=compare)
     _check(compare, take_best, out_report, reuse=reuse, cross_validate=cross_validate, out=out)
 
     if compare is not None:
         _compare(recipe, compare, out=out, take_best=take_best, report=out_report, as_json=as_json)
     elif cross_validate:
         _cross_validate(recipe, as_json=as_json)
+    elif previous is not None:
+        _train_next(recipe, previous, data or [], out=out, as_json=as_json)
     else:
         _train(recipe, out=out, reuse=reuse, as_json=as_json)
 
@@ -97,9 +121,43 @@ def _train(recipe: Path, *, out: Path | None, reuse: bool, as_json: bool) -> Non
     with needs("train"):
         from tritium_builders.training import run
 
-    with _line_by_line():
+    with line_by_line():
         bundle = run.train(recipe, out=out, reuse=reuse)
     _show_bundle(bundle, as_json)
+
+
+def _train_next(
+    recipe: Path, previous: Path, data: list[Path], *, out: Path | None, as_json: bool
+) -> None:
+    """Train a bundle on and write the next one."""
+    with needs("train"):
+        from tritium_builders.training.rounds.run import train_next
+
+    with line_by_line():
+        bundle = train_next(recipe, previous, data, out=out)
+    _show_bundle(bundle, as_json)
+
+
+def _check_round(
+    previous: Path | None,
+    data: list[Path] | None,
+    *,
+    reuse: bool,
+    cross_validate: bool,
+    compare: str | None,
+) -> None:
+    """Refuse options that contradict --from and --data.
+
+    Raises:
+        typer.BadParameter: naming them.
+    """
+    if (previous is None) != (not data):
+        given, lacking = ("--data", "--from") if previous is None else ("--from", "--data")
+        raise typer.BadParameter(f"{given} needs {lacking}")
+    others = {"--reuse": reuse, "--cross-validate": cross_validate, "--compare": compare}
+    for name, other in others.items():
+        if previous is not None and other:
+            raise typer.BadParameter(f"{name} does not go with --from")
 
 
 def _show_bundle(bundle: Bundle, as_json: bool) -> None:
@@ -119,6 +177,8 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     if as_json:
         answer = {"bundle": str(bundle.folder), "hash": bundle.hash}
         data = {} if card is None else {"data_card": card.model_dump()}
+        if (bundle.folder / run.ROUND).exists():
+            data["round"] = json.loads((bundle.folder / run.ROUND).read_bytes())
         typer.echo(json.dumps({**answer, "report": report.model_dump(), **data}))
         return
     console = Console()
@@ -128,6 +188,11 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
         console.print(render_report(report))
     else:
         console.print(render_task_report(report))
+    if (bundle.folder / run.ROUND).exists():
+        from tritium_builders.training.rounds.record import RoundRecord, render_round
+
+        content = (bundle.folder / run.ROUND).read_bytes()
+        console.print(render_round(RoundRecord.model_validate_json(content)))
     console.print(f"Wrote {bundle.folder} (hash {bundle.hash[:12]}).", highlight=False)
     if (bundle.folder / run.PAGE).exists():  # a reused bundle may be older than pages
         console.print(f"Report: {bundle.folder / run.PAGE}", highlight=False, soft_wrap=True)
@@ -143,7 +208,7 @@ def _card_of(bundle: Bundle) -> DataCard | None:
 
 
 @contextlib.contextmanager
-def _line_by_line(*, quiet: bool = False) -> Iterator[None]:
+def line_by_line(*, quiet: bool = False) -> Iterator[None]:
     """Show an error of several lines as several; the command line would join them."""
     try:
         yield
@@ -162,7 +227,7 @@ def _cross_validate(recipe: Path, *, as_json: bool) -> None:
         from tritium_builders.training import run
         from tritium_builders.training.report import render_folds
 
-    with _line_by_line():
+    with line_by_line():
         reports = run.cross_validate(recipe)
     if as_json:
         typer.echo(json.dumps([report.model_dump() for report in reports]))
@@ -213,7 +278,7 @@ def _compare(
         from tritium_builders.training.comparison import render_comparison
 
     bundle = None
-    with _line_by_line():
+    with line_by_line():
         if take_best:
             bundle, comparison = run.train_best(recipe, names, out=out)
         else:
@@ -266,7 +331,7 @@ def check_command(
         from tritium_builders.training.run import check_data
 
     try:
-        with _line_by_line(quiet=as_json):
+        with line_by_line(quiet=as_json):
             card = check_data(recipe)
     except ManifestError as error:
         if not as_json:

@@ -136,9 +136,9 @@ class _Training:
         features = self.prepared.features.select(watched)
         own = [answers_of(head, features, GIVEN) for head in members]
         targets = self.objective.targets
-        for given, logits in unseen.items():
+        for given, parts_of in unseen.items():
             coefficients, biases = fit_regression(
-                stacking_inputs(torch.stack(logits, 1)),
+                stacking_inputs(torch.stack(parts_of, 1)),
                 targets[trained],
                 labels=self.objective.outputs,
                 watched=(

@@ -1,29 +1,45 @@
-"""Features of the frozen encoders: computed once for a data set, then read from the cache."""
+"""Features of the frozen encoders: computed once for each text and picture, in any data set."""
 
 from __future__ import annotations
 
-import io
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch import Tensor, nn
 
-from tritium_builders.data.cache import cached_files, content_key
+from tritium_builders.data.array_cache import ArrayCache
+from tritium_builders.data.cache import content_key
 from tritium_builders.data.dataset import Dataset, Item
 from tritium_builders.data.progress import track
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import KnownModule, LoadedImageEncoder, LoadedTextEncoder
+from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.reference import FusionModel
 from tritium_builders.servables import image_decoder, text_tokenizer
-from tritium_client.contract import ATTENTION_MASK, INPUT_IDS
+from tritium_builders.training.known_encoders import fingerprint
+from tritium_client.contract import ATTENTION_MASK, PIXELS
 
-TEXT_BATCH = 64
-IMAGE_BATCH = 16
+if TYPE_CHECKING:
+    from tritium_builders.training.encoder_runs import EncoderRun, Inputs
+
+MANY = 256
+"""Items of a data set from which exporting a graph takes less time than it saves."""
+TEXT_BATCH = 32
+IMAGE_BATCH = 8
+CHECKED = 8
+"""Items on which OpenVINO and PyTorch must agree."""
+SHARD_BYTES = 64 << 20
+"""What was computed is kept whenever it is as much, so that a run that ends early loses little."""
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -59,10 +75,10 @@ class Features:
 def compute_features(
     dataset: Dataset, text: LoadedTextEncoder, image: LoadedImageEncoder
 ) -> Features:
-    """Run both encoders over a data set, or read what an earlier run kept.
+    """Run both encoders over a data set; for what an earlier run kept, nothing is computed.
 
-    What was kept is used only when the weights, the preprocessing, the items and torch's version
-    are all the same.
+    What was kept is used only when the weights, the preprocessing, the text or picture and the
+    libraries' versions are all the same. The encoders are not even loaded when all is there.
 
     Args:
         dataset: The items.
@@ -72,28 +88,33 @@ def compute_features(
     Raises:
         RecipeError: naming an item whose text or picture cannot be read.
     """
-    model = FusionModel(
-        text_encoder=text.module,
-        image_encoder=image.module,
-        fusion_head=nn.Identity(),  # only the encoders' side of the model is used here
-        tokenizer=truncating_tokenizer(text),
-        text=text.preprocessing,
-        image=image.preprocessing,
-        task=dataset.task,
-    ).eval()
-    by_words = b"words" if dataset.task == "tagging" else b""
-    described = text.preprocessing.model_dump_json()
-    text_key = _key(dataset, text.module, described, text.tokenizer_json + by_words)
-    image_key = _key(dataset, image.module, image.preprocessing.model_dump_json())
-    text_arrays = cached_files("text-features", text_key, lambda: _text_files(dataset, model))
-    image_arrays = cached_files("image-features", image_key, lambda: _image_files(dataset, model))
-    pooled = text.module.pooling != "none"
+    images = _image_rows(dataset.items, image)
+    image_features = np.stack(images) if image.pooling == "none" else _flat(images)
+    mask = offsets = None
+    if dataset.task == "tagging":
+        text_features, mask, offsets = _words(dataset.items, text)
+    elif text.pooling == "none":
+        text_features, mask = _padded(_text_rows(dataset.items, text, _ids))
+    else:
+        text_features = _flat(_text_rows(dataset.items, text, _ids))
     return Features(
-        text=_load(text_arrays["features"]),
-        text_mask=None if pooled else _load(text_arrays["mask"]),
-        image=_load(image_arrays["features"]),
-        offsets=_load(text_arrays["offsets"]) if by_words else None,
+        text=torch.from_numpy(text_features),
+        text_mask=None if mask is None else torch.from_numpy(mask),
+        image=torch.from_numpy(image_features),
+        offsets=None if offsets is None else torch.from_numpy(offsets),
     )
+
+
+def _words(items: Sequence[Item], text: LoadedTextEncoder) -> tuple[Array, Array, Array]:
+    """A row of features for each word [N, W, D], the words' mask and where they are."""
+    rows = _text_rows(items, text, _word_ids)
+    model = _model(text=text)
+    words = [_words_of(item, model) for item in items]
+    features, mask = _padded([row[one.starts] for row, one in zip(rows, words, strict=True)])
+    offsets = np.zeros((*mask.shape, 2), dtype=np.int64)
+    for index, one in enumerate(words):
+        offsets[index, : len(one.offsets)] = one.offsets
+    return features, mask, offsets
 
 
 def truncating_tokenizer(text: LoadedTextEncoder) -> Tokenizer:
@@ -103,79 +124,148 @@ def truncating_tokenizer(text: LoadedTextEncoder) -> Tokenizer:
     return tokenizer
 
 
-def _key(dataset: Dataset, module: KnownModule, preprocessing: str, extra: bytes = b"") -> str:
-    weights = (
-        part
-        for name, tensor in sorted(module.state_dict().items())
-        for part in (name.encode(), tensor.numpy().tobytes())
-    )
-    described = f"{module.kind} {sorted(module.config().items())} {preprocessing}"
-    versions = f"torch {torch.__version__}"
-    return content_key(
-        [dataset.content_hash.encode(), described.encode(), versions.encode(), extra, *weights]
-    )
+def _flat(rows: Sequence[Array]) -> Array:
+    """Pooled features [N, D] of rows [1, D]."""
+    return np.concatenate(rows)
 
 
-@torch.inference_mode()
-def _text_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
-    if model.task == "tagging":
-        return _word_files(dataset, model)
-    rows = [token_ids(item, model.tokenizer, model.text) for item in dataset.items]
-    mask = text_tokenizer.pad(rows, "right", model.text.pad_id)["attention_mask"]
-    outputs: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(rows)
-    # Texts of like length go together, so that little is spent on padding.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    batches = [order[start : start + TEXT_BATCH] for start in range(0, len(order), TEXT_BATCH)]
-    for batch in track(batches, "Encoding texts", total=len(batches)):
-        padded = text_tokenizer.pad(
-            [rows[index] for index in batch], model.text.padding_side, model.text.pad_id
+def _padded(rows: Sequence[Array]) -> tuple[Array, Array]:
+    """Sequences [N, L, D] with zeros for padding, and their mask [N, L], of rows [own L, D]."""
+    longest = max(map(len, rows))
+    features = np.zeros((len(rows), longest, rows[0].shape[-1]), dtype=np.float32)
+    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    for index, row in enumerate(rows):
+        features[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return features, mask
+
+
+def _text_rows(
+    items: Sequence[Item],
+    text: LoadedTextEncoder,
+    ids_of: Callable[[Item, FusionModel], list[int]],
+) -> list[Array]:
+    """For each item its text's features, [1, D] or [tokens, D]."""
+    # What runs encoders is imported when one has to run: it takes a part of a second.
+    names = [hashlib.sha256(item.text.encode()).hexdigest() for item in items]
+    many = len(items) >= MANY
+
+    def compute(missing: Mapping[str, Item]) -> Iterator[tuple[str, Array]]:
+        from tritium_builders.training.encoder_runs import encoder_run
+
+        model = _model(text=text)
+        rows = {name: ids_of(item, model) for name, item in missing.items()}
+        # Texts of like length go together, so that little is spent on padding.
+        order = sorted(rows, key=lambda name: len(rows[name]))
+
+        def inputs(batch: Sequence[str]) -> Inputs:
+            side, pad = model.text.padding_side, model.text.pad_id
+            return text_tokenizer.pad([rows[name] for name in batch], side, pad)
+
+        engine = encoder_run(model, "text", [inputs(batch) for batch in _samples(order)], fast=many)
+
+        def encode(batch: Sequence[str]) -> list[Array]:
+            padded = inputs(batch)
+            features = engine.run(padded)
+            if features.ndim == 2:
+                return list(features[:, None])
+            here = padded[ATTENTION_MASK] == 1
+            return [own[mask] for own, mask in zip(features, here, strict=True)]
+
+        return _encoded(engine, encode, _batches(order, TEXT_BATCH), "Encoding texts")
+
+    cache = ArrayCache("text-features", _key(text, ids_of.__name__, many=many))
+    return _through(cache, dict(zip(names, items, strict=True)), names, compute)
+
+
+def _image_rows(items: Sequence[Item], image: LoadedImageEncoder) -> list[Array]:
+    """For each item its picture's features, [1, D] or [patches, D]."""
+    names = [item.image_hash for item in items]
+    many = len(items) >= MANY
+
+    def compute(missing: Mapping[str, Item]) -> Iterator[tuple[str, Array]]:
+        from tritium_builders.training.encoder_runs import encoder_run
+
+        model = _model(image=image)
+
+        def inputs(batch: Sequence[str]) -> Inputs:
+            return {PIXELS: np.stack([pixels_of(missing[name], model.image) for name in batch])}
+
+        order = list(missing)
+        engine = encoder_run(
+            model, "image", [inputs(batch) for batch in _samples(order)], fast=many
         )
-        ids, here = (torch.from_numpy(padded[name]) for name in (INPUT_IDS, ATTENTION_MASK))
-        features = model.encode_text(ids, here)
-        for position, index in enumerate(batch):
-            own = features[position]
-            outputs[index] = (own[here[position] == 1] if own.ndim == 2 else own).numpy()
-    if outputs[0].ndim == 1:
-        return {"features": _dump(np.stack(outputs)), "mask": _dump(mask)}
-    sequences = np.zeros((*mask.shape, outputs[0].shape[-1]), dtype=np.float32)
-    sequences[mask == 1] = np.concatenate(outputs)
-    return {"features": _dump(sequences), "mask": _dump(mask)}
+
+        def encode(batch: Sequence[str]) -> list[Array]:
+            features = engine.run(inputs(batch))
+            return list(features[:, None] if features.ndim == 2 else features)
+
+        return _encoded(engine, encode, _batches(order, IMAGE_BATCH), "Encoding pictures")
+
+    cache = ArrayCache("image-features", _key(image, "pixels", many=many))
+    return _through(cache, dict(zip(names, items, strict=True)), names, compute)
 
 
-@torch.inference_mode()
-def _image_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
-    items = dataset.items
-    batches = [items[start : start + IMAGE_BATCH] for start in range(0, len(items), IMAGE_BATCH)]
-    outputs = []
-    for batch in track(batches, "Encoding pictures", total=len(batches)):
-        pixels = np.stack([pixels_of(item, model.image) for item in batch])
-        outputs.append(model.encode_image(torch.from_numpy(pixels)).numpy())
-    return {"features": _dump(np.concatenate(outputs))}
+def _through(
+    cache: ArrayCache,
+    items: Mapping[str, Item],
+    names: Sequence[str],
+    compute: Callable[[Mapping[str, Item]], Iterator[tuple[str, Array]]],
+) -> list[Array]:
+    """Read rows, compute those that are missing, and keep them shard by shard."""
+    found = cache.read(items.keys())
+    missing = {name: item for name, item in items.items() if name not in found}
+    waiting: dict[str, Array] = {}
+    for name, row in compute(missing) if missing else ():
+        found[name] = waiting[name] = row
+        if len(waiting) * row.nbytes >= SHARD_BYTES:
+            cache.write(waiting)
+            waiting = {}
+    cache.write(waiting)
+    return [found[name] for name in names]
 
 
-def _word_files(dataset: Dataset, model: FusionModel) -> dict[str, bytes]:
-    """A row of features for each word, and where the words are."""
-    spec = model.text.servable_spec()
-    words = [_words(item, model, spec) for item in dataset.items]
-    most = max(len(one.starts) for one in words)
-    mask = np.zeros((len(words), most), dtype=np.int64)
-    offsets = np.zeros((len(words), most, 2), dtype=np.int64)
-    found: list[npt.NDArray[np.float32]] = []
-    for index, one in enumerate(track(words, "Encoding words", total=len(words))):
-        ids = torch.tensor([one.ids])
-        own = model.encode_text(ids, torch.ones_like(ids), torch.tensor([one.starts]))[0].numpy()
-        mask[index, : len(own)], offsets[index, : len(own)] = 1, one.offsets
-        found.append(own)
-    rows = np.zeros((len(words), most, found[0].shape[-1]), dtype=np.float32)
-    rows[mask == 1] = np.concatenate(found)
-    return {"features": _dump(rows), "mask": _dump(mask), "offsets": _dump(offsets)}
+def _encoded(
+    engine: EncoderRun,
+    encode: Callable[[Sequence[str]], list[Array]],
+    batches: Sequence[Sequence[str]],
+    description: str,
+) -> Iterator[tuple[str, Array]]:
+    answers = track(engine.over(encode, batches), description, total=len(batches))
+    for batch, answer in zip(batches, answers, strict=True):
+        yield from zip(batch, answer, strict=True)
 
 
-def _words(item: Item, model: FusionModel, spec: dict[str, Any]) -> text_tokenizer.Words:
-    try:
-        return text_tokenizer.encode_words(model.tokenizer, item.text.encode(), spec)
-    except ValueError as error:
-        raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
+def _batches(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [names[at : at + size] for at in range(0, len(names), size)]
+
+
+def _samples(names: Sequence[str]) -> list[Sequence[str]]:
+    """Pairs of items from all over, on which OpenVINO and PyTorch are compared."""
+    return _batches(names[:: max(1, len(names) // CHECKED)][:CHECKED], 2)
+
+
+def _key(encoder: LoadedTextEncoder | LoadedImageEncoder, inputs: str, *, many: bool) -> str:
+    libraries = ("torch", "openvino") if many else ("torch",)
+    versions = [f"{name} {metadata.version(name)}" for name in libraries]
+    return content_key(part.encode() for part in (fingerprint(encoder), inputs, *versions))
+
+
+def _model(
+    text: LoadedTextEncoder | None = None, image: LoadedImageEncoder | None = None
+) -> FusionModel:
+    """The reference model with one of the encoders; what is not there is not used."""
+    tokenizer = Tokenizer(BPE())
+    if text is not None:
+        tokenizer = truncating_tokenizer(text)
+    return FusionModel(
+        text_encoder=nn.Identity() if text is None else text.module,
+        image_encoder=nn.Identity() if image is None else image.module,
+        fusion_head=nn.Identity(),
+        tokenizer=tokenizer,
+        text=TextPreprocessing(max_length=2) if text is None else text.preprocessing,
+        image=ImagePreprocessing(size=1) if image is None else image.preprocessing,
+    ).eval()
 
 
 def token_ids(item: Item, tokenizer: Tokenizer, preprocessing: TextPreprocessing) -> list[int]:
@@ -196,6 +286,22 @@ def token_ids(item: Item, tokenizer: Tokenizer, preprocessing: TextPreprocessing
         raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
 
 
+def _ids(item: Item, model: FusionModel) -> list[int]:
+    return token_ids(item, model.tokenizer, model.text)
+
+
+def _word_ids(item: Item, model: FusionModel) -> list[int]:
+    return _words_of(item, model).ids
+
+
+def _words_of(item: Item, model: FusionModel) -> text_tokenizer.Words:
+    spec = model.text.servable_spec()
+    try:
+        return text_tokenizer.encode_words(model.tokenizer, item.text.encode(), spec)
+    except ValueError as error:
+        raise RecipeError(f"item {item.id}: text: {error}; mend or remove the item") from error
+
+
 def pixels_of(item: Item, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """Decode an item's picture as the servable does, UINT8 [H, W, 3].
 
@@ -210,13 +316,3 @@ def pixels_of(item: Item, preprocessing: ImagePreprocessing) -> npt.NDArray[np.u
         return image_decoder.decode(item.read_image(), preprocessing.servable_spec())
     except ValueError as error:
         raise RecipeError(f"item {item.id}: image: {error}; mend or remove the item") from error
-
-
-def _dump(array: npt.NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _load(content: bytes) -> Tensor:
-    return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))

@@ -19,12 +19,13 @@ from tritium_builders.data.card import DataCard
 from tritium_builders.models import (
     HEADS,
     FusionHead,
+    HybridFusion,
     LateFusion,
     LoadedImageEncoder,
     LoadedTextEncoder,
     SingleModalityHead,
 )
-from tritium_builders.models.fusion.base import Given
+from tritium_builders.models.fusion.base import BOTH, Given
 from tritium_builders.samples import modalities_key
 from tritium_builders.training.calibration import with_temperatures
 from tritium_builders.training.checkpoints import Checkpoint, checkpoints_folder
@@ -37,8 +38,10 @@ from tritium_builders.training.network import FusionNetwork, answers_of, feature
 from tritium_builders.training.objective import HeadKind, Objective, make_objective
 from tritium_builders.training.own_data import load_data, load_encoders, make_split
 from tritium_builders.training.recipe import Recipe
+from tritium_builders.training.rounds.start import Start
 from tritium_builders.training.splits import Split
 from tritium_builders.training.trainable import trainable_copy
+from tritium_client.contract import Modality
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Prepared:
     image: LoadedImageEncoder
     features: Features
     card: DataCard | None = None
-    """What the data set consists of; None for the demo data set."""
+    """What the data set consists of; None where somebody made it in Python."""
+    start: Start | None = None
+    """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
 
@@ -141,7 +146,7 @@ def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) 
         features = compute_features(data.dataset, text, image)
     prepared = Prepared(recipe, data.dataset, text, image, features, data.card)
     if data.split is not None:
-        prepared._splits[recipe.split.fold] = data.split
+        prepared.keep_split(recipe.split.fold, data.split)
     return prepared
 
 
@@ -242,9 +247,32 @@ def _learn(
     )
     head = network.cpu().head
     head.tune(answers_of(head, seen, given), objective.targets[watched], objective.validation_loss)
+    if kind == "fusion" and prepared.recipe.fusion.hybrid and not isinstance(head, LateFusion):
+        if network.encoders:  # its members read what the bundle's encoders say
+            everything = torch.arange(len(prepared.dataset.items))
+            own = features_for(network, feed, everything, given)
+            prepared = replace(prepared, features=own)
+        head = _hybrid(prepared, head, objective, split, seed)
     return _Learned(
         head, epochs, history, seen, unseen, network.text_encoder, network.image_encoder
     )
+
+
+def _hybrid(
+    prepared: Prepared, head: FusionHead, objective: Objective, split: Split, seed: int
+) -> FusionHead:
+    """A hybrid of a head and of models of one modality, which are trained from the same seed."""
+    alone = []
+    for modality in BOTH:
+        with reproducible(seed):
+            one = make_head(prepared, modality, objective.outputs)
+            fit_head(prepared, one, objective, split, modality)
+        alone.append(one)
+    hybrid = HybridFusion(head, *alone)
+    watched = torch.from_numpy(split.validation)
+    answers = answers_of(hybrid, prepared.features.select(watched), objective.given)
+    hybrid.tune(answers, objective.targets[watched], objective.validation_loss)
+    return hybrid
 
 
 def fit_head(
@@ -359,7 +387,7 @@ def _stages(recipe: Recipe, head: FusionHead, kind: HeadKind) -> tuple[Mapping[G
 
 
 def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
-    """Make a head with random weights.
+    """Make a head with random weights, or with those of the bundle that is trained on.
 
     Args:
         prepared: Its recipe says which.
@@ -367,23 +395,29 @@ def make_head(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionHead:
         outputs: How many logits it has for an item, K.
     """
     table = prepared.recipe.fusion
-    text_features = prepared.features.text.shape[-1]
-    image_features = prepared.features.image.shape[-1]
     if kind != "fusion" and prepared.recipe.task != "tagging":
-        return SingleModalityHead(
-            text_features=text_features if kind == "text" else 0,
-            image_features=image_features if kind == "image" else 0,
-            labels=outputs,
-            dropout=table.dropout,
-        )
-    head = HEADS[table.strategy]
-    extra: dict[str, Any] = {"task": prepared.recipe.task} if head is LateFusion else {}
-    return head(
+        return _single_head(prepared, kind, outputs)
+    make = HEADS[table.strategy]
+    extra: dict[str, Any] = {"task": prepared.recipe.task} if make is LateFusion else {}
+    made = make(
         **extra,
-        text_features=text_features,
-        image_features=image_features,
+        text_features=prepared.features.text.shape[-1],
+        image_features=prepared.features.image.shape[-1],
         labels=outputs,
         dropout=table.dropout,
         modality_dropout=table.modality_dropout,
-        **{name: getattr(table, name) for name in head.settings},
+        **{name: getattr(table, name) for name in make.settings},
+    )
+    if prepared.start is not None and kind == "fusion":
+        prepared.start.apply(made)
+    return made
+
+
+def _single_head(prepared: Prepared, kind: Modality, outputs: int) -> SingleModalityHead:
+    features = prepared.features.text if kind == "text" else prepared.features.image
+    return SingleModalityHead(
+        text_features=features.shape[-1] if kind == "text" else 0,
+        image_features=features.shape[-1] if kind == "image" else 0,
+        labels=outputs,
+        dropout=prepared.recipe.fusion.dropout,
     )

@@ -80,7 +80,7 @@ class Balance:
 
         Args:
             logits: FP32 [B, K].
-            targets: FP32 [B, K], 1 for a label that is right.
+            targets: FP32 [B, K], 1 for a label that is right, or smoothed towards one half.
         """
         table, no = self.table, self.items - self.counts
         if table.strategy == "logit_adjustment":
@@ -91,9 +91,22 @@ class Balance:
             right = torch.where(targets > 0.5, logits.sigmoid(), (-logits).sigmoid())
             losses = losses * (1 - right) ** table.gamma
         if self.weights is not None and table.strategy in {"weighted_loss", "focal_loss"}:
-            yes = self._rarity(self.counts) / self._rarity(no)
-            losses = losses * torch.where(targets > 0.5, yes, torch.ones_like(yes))
+            losses = losses * self._yes_and_no(targets)
         return losses.mean()
+
+    def validation_binary_cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What early stopping watches where several labels may be right, FP32 [].
+
+        Yes and no count as they do in training.
+
+        Args:
+            logits: FP32 [N, K].
+            targets: FP32 [N, K].
+        """
+        if self.weights is None or self.table.strategy == "resampling":
+            return functional.binary_cross_entropy_with_logits(logits, targets)
+        losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (losses * self._yes_and_no(targets)).mean()
 
     def validation_cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """What early stopping watches where one label is right, FP32 [].
@@ -128,6 +141,11 @@ class Balance:
             rare = torch.where(targets > 0.5, self.weights, torch.zeros(()))
             chances = rare.amax(-1).clamp(min=float(self.weights.min()))
         return train[torch.multinomial(chances, len(train), replacement=True)]
+
+    def _yes_and_no(self, targets: Tensor) -> Tensor:
+        """FP32 [B, K], what each answer counts: yes by how much rarer it is than no."""
+        yes = self._rarity(self.counts) / self._rarity(self.items - self.counts)
+        return torch.where(targets > 0.5, yes, torch.ones_like(yes))
 
     def _rarity(self, counts: Tensor) -> Tensor:
         """FP32 [K], larger for labels with fewer items.

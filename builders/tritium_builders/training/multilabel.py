@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tritium_builders.data import Dataset
 from tritium_builders.errors import needs
+from tritium_builders.training.imbalance import Balance
 from tritium_builders.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -38,15 +39,37 @@ class MultiLabel(Objective):
         for row, item in enumerate(dataset.items):
             for label in item.target or ():
                 self.targets[row, places[str(label)]] = 1.0
+        self._table = recipe.imbalance
         self._smoothing = recipe.optimiser.label_smoothing
+        self.balance(torch.arange(len(self.targets)))
+
+    def balance(self, train: Tensor) -> None:
+        """Count the labels of the training side.
+
+        Args:
+            train: INT64 [N], indices into the data set.
+        """
+        self._balance = Balance.of(self._table, self.targets[train], self.outputs)
+
+    def epoch(self, train: Tensor) -> Tensor:
+        """Every item once; when resampling, items of rare labels several times.
+
+        Args:
+            train: INT64 [N], indices into the data set.
+        """
+        return self._balance.epoch(train, self.targets[train])
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross-entropy; label smoothing moves targets towards one half."""
+        """Binary cross-entropy, with label smoothing and what `[imbalance]` makes of it."""
         smoothed = targets * (1 - self._smoothing) + self._smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smoothed)
+        return self._balance.binary_cross_entropy(logits, smoothed)
 
     def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross-entropy."""
+        """Binary cross-entropy, in which yes and no count as they do in training."""
+        return self._balance.validation_binary_cross_entropy(logits, targets.to(logits.dtype))
+
+    def calibration_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy: labels count by how often they come, whatever training did."""
         return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
 
     def answers(self, logits: Tensor) -> Tensor:

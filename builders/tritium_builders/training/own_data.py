@@ -11,16 +11,15 @@ from tokenizers import Tokenizer
 from tritium_builders.data.card import DataCard, make_card
 from tritium_builders.data.dataset import Dataset, Side
 from tritium_builders.data.manifest import LoadedManifest, ManifestSource, load_manifest
+from tritium_builders.data.openclipart import load_openclipart
 from tritium_builders.data.openmoji import load_openmoji
+from tritium_builders.data.pictures import facts_of
 from tritium_builders.data.progress import track
 from tritium_builders.data.targets import TargetColumns
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import (
-    LoadedImageEncoder,
-    LoadedTextEncoder,
-    load_image_encoder,
-    load_text_encoder,
-)
+from tritium_builders.models import LoadedImageEncoder, LoadedTextEncoder
+from tritium_builders.training.known_encoders import known_image_encoder, known_text_encoder
+from tritium_builders.training.pretraining.folders import refuse_seen
 from tritium_builders.training.recipe import ManifestTable, Recipe
 from tritium_builders.training.splits import Split, split_dataset
 from tritium_client.contract import Task
@@ -38,7 +37,8 @@ class RecipeData:
     split: Split | None
     """Of the recipe's fold, where the card needed it."""
     card: DataCard | None
-    """None for the demo data set."""
+    loaded: LoadedManifest | None = None
+    """What the card was made of."""
 
 
 def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder]:
@@ -48,11 +48,11 @@ def load_encoders(recipe: Recipe) -> tuple[LoadedTextEncoder, LoadedImageEncoder
         RecipeError: when an encoder cannot be used.
         MissingExtraError: when a package is not installed.
     """
-    text = load_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
-    image = load_image_encoder(recipe.image_encoder.source, recipe.image_encoder.pooling)
+    text = known_text_encoder(recipe.text_encoder.source, recipe.text_encoder.pooling)
     gap = REDUCING_GAP if recipe.image_encoder.scaled_decode else None
     how = {"reducing_gap": gap, "resizer": recipe.image_encoder.resizer}
-    return text, replace(image, preprocessing=image.preprocessing.model_copy(update=how))
+    table = recipe.image_encoder
+    return text, known_image_encoder(table.source, table.pooling, how)
 
 
 def load_data(
@@ -78,7 +78,12 @@ def load_data(
     """
     table = recipe.data
     if not isinstance(table, ManifestTable):
-        return RecipeData(_for_task(load_openmoji(), recipe), None, None)
+        load = load_openmoji if table.source == "openmoji" else load_openclipart
+        packaged = _for_task(load(), recipe)
+        facts = tuple(facts_of(item.read_image()) for item in packaged.items)
+        loaded = LoadedManifest(packaged, facts, (), packaged.content_hash)
+        split = make_split(recipe, packaged, recipe.split.fold)
+        return RecipeData(packaged, split, describe(recipe, loaded, split, text), loaded)
     least = recipe.split.folds + recipe.split.validation_folds
     loaded = load_manifest(
         manifest_source(table, folder, recipe.task),
@@ -92,7 +97,7 @@ def load_data(
             "without --cross-validate, or take the split column away"
         )
     split = make_split(recipe, dataset, recipe.split.fold)
-    return RecipeData(dataset, split, _card(recipe, loaded, split, text))
+    return RecipeData(dataset, split, describe(recipe, loaded, split, text), loaded)
 
 
 def _for_task(dataset: Dataset, recipe: Recipe) -> Dataset:
@@ -129,24 +134,37 @@ def make_split(recipe: Recipe, dataset: Dataset, fold: int) -> Split:
     """The three sides: the data's own, or those of one fold.
 
     Raises:
-        RecipeError: when a label has too few groups to be in every fold.
+        RecipeError: when a label has too few groups to be in every fold, or an encoder was adapted
+            to what is held out.
         MissingExtraError: when scikit-learn is not installed.
     """
-    if dataset.has_sides:
-        return Split.given(dataset)
     table = recipe.split
-    return split_dataset(
-        dataset,
-        fold=fold,
-        folds=table.folds,
-        validation_folds=table.validation_folds,
-        seed=table.seed,
-    )
+    if dataset.has_sides:
+        split = Split.given(dataset)
+    else:
+        split = split_dataset(
+            dataset,
+            fold=fold,
+            folds=table.folds,
+            validation_folds=table.validation_folds,
+            seed=table.seed,
+        )
+    sources = (recipe.text_encoder.source, recipe.image_encoder.source)
+    refuse_seen(sources, dataset, split.held_out)
+    return split
 
 
-def _card(
+def describe(
     recipe: Recipe, loaded: LoadedManifest, split: Split, text: LoadedTextEncoder
 ) -> DataCard:
+    """Make the data card.
+
+    Args:
+        recipe: The recipe.
+        loaded: Its data.
+        split: Who is on which side.
+        text: The text encoder, for lengths in tokens.
+    """
     dataset = loaded.dataset
     sides: list[Side] = ["train"] * len(dataset.items)
     for index in split.validation.tolist():

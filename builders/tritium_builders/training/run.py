@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +28,10 @@ PAGE = "report.html"
 """The report for people, in the bundle."""
 RECIPE = "recipe.json"
 """What the bundle was trained from, in the bundle."""
+ROUND = "round.json"
+"""Which bundle it continues and what that brought, where it does."""
 DATA_CARD = "data_card.json"
-"""What the data consists of, in the bundle, where it is the user's own."""
+"""What the data consists of, in the bundle."""
 
 
 def train(
@@ -59,36 +61,31 @@ def train(
     recipe = load_recipe(Path(recipe_path))
     folder = Path(recipe_path).parent
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     if reuse and made_by(recipe, target) and _of_the_same_data(recipe, folder, target):
         return Bundle.load(target)
     with needs("train"):
         from tritium_builders.training.folds import prepare
     prepared = prepare(recipe, folder)
     shipped, report = train_seeds(prepared)
-    return _ship(prepared, shipped, target, report)
+    return ship(prepared, shipped, target, report)
 
 
 def check_data(recipe_path: str | os.PathLike[str]) -> DataCard:
     """Check the data of a recipe, pictures included, and describe it; train nothing.
 
     Args:
-        recipe_path: A recipe file with `source = "manifest"`.
+        recipe_path: A recipe file.
 
     Raises:
         RecipeError: with file, line, column and fix of the first ten problems.
         MissingExtraError: when a package is not installed.
     """
     recipe = load_recipe(Path(recipe_path))
-    if not isinstance(recipe.data, ManifestTable):
-        raise RecipeError(
-            f"{recipe_path}: data.source is {recipe.data.source!r}, which needs no check; "
-            'give a recipe with source = "manifest"'
-        )
     with needs("train"):
         from tritium_builders.training.own_data import load_data, load_encoders
     data = load_data(recipe, Path(recipe_path).parent, *load_encoders(recipe))
-    assert data.card is not None  # noqa: S101 - manifests have one
+    assert data.card is not None  # noqa: S101 - all data has one
     return data.card
 
 
@@ -136,13 +133,13 @@ def train_best(
     """
     recipe = load_recipe(Path(recipe_path))
     target = Path(out) if out is not None else recipe.bundle_folder
-    _check_target(target)
+    check_target(target)
     prepared, comparison = _compare(Path(recipe_path), recipe, names, None)
     from tritium_builders.training.compare import with_strategy
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    bundle = _ship(best, shipped, target, report)
+    bundle = ship(best, shipped, target, report)
     _forget_strategies(prepared, comparison)
     return bundle, comparison
 
@@ -157,15 +154,29 @@ def _forget_strategies(prepared: Prepared, comparison: Comparison) -> None:
         forget(own.checkpoints(prepared.recipe.split.fold))
 
 
-def _ship(prepared: Prepared, shipped: TrainedFold, target: Path, report: AnyReport) -> Bundle:
-    """Write the bundle; of several processes that trained together, the first one does."""
+def ship(
+    prepared: Prepared,
+    shipped: TrainedFold,
+    target: Path,
+    report: AnyReport,
+    more_files: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Write the bundle; of several processes that trained together, the first one does.
+
+    Args:
+        prepared: What the head was trained with.
+        shipped: The head.
+        target: The folder.
+        report: Of the training.
+        more_files: Kept in the bundle as well, by name.
+    """
     from tritium_builders.training.checkpoints import forget
     from tritium_builders.training.distributed import processes
 
     if not processes().is_first:
         processes().wait()
         return Bundle.load(target)
-    bundle = write_bundle(prepared, shipped, target, report=report)
+    bundle = write_bundle(prepared, shipped, target, report=report, more_files=more_files)
     forget(prepared.checkpoints(shipped.fold))
     processes().wait()
     return bundle
@@ -276,6 +287,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     report: AnyReport | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -284,16 +296,16 @@ def write_bundle(
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
         report: Kept in the bundle as `report.json`, and drawn as `report.html`.
+        more_files: Kept as well, by name.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
         BundleError, ExportError: when the modules cannot be served.
     """
     with needs("train"):
+        from tritium_builders.reports.content import PageContent
         from tritium_builders.reports.page import render_page
-        from tritium_builders.reports.sections import PageContent
-        from tritium_builders.training.report import TrainingReport
-    _check_target(Path(path))
+    check_target(Path(path))
     recipe, dataset = prepared.recipe, prepared.dataset
     picked = pick_items(
         dataset,
@@ -306,13 +318,12 @@ def write_bundle(
     if prepared.card is not None:
         files[DATA_CARD] = prepared.card.to_json()
     if report is not None:
-        files[REPORT] = report.to_json()
-    if isinstance(report, TrainingReport):
         pictures = {sample.id: sample.image for sample in validation}
         content = PageContent(
             report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
         )
-        files[PAGE] = render_page(content)
+        files |= {REPORT: report.to_json(), PAGE: render_page(content)}
+    files |= more_files or {}
     return Bundle.from_modules(
         app=recipe.app,
         path=path,
@@ -373,7 +384,7 @@ def pick_items(dataset: Dataset, indices: Sequence[int], count: int) -> list[Ite
     return turns[:count]
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse before the work, not after it, to put a bundle over something else."""
     if path.exists() and not (path / MANIFEST).is_file() and not _is_empty_folder(path):
         raise RecipeError(f"{path}: is there and is no bundle; choose another folder with --out")
@@ -386,7 +397,8 @@ def _recipe_json(recipe: Recipe) -> bytes:
 def made_by(recipe: Recipe, target: Path) -> bool:
     """Say whether the folder holds a bundle that this very recipe made."""
     try:
-        return (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        same = (target / RECIPE).read_bytes() == _recipe_json(recipe)
+        return same and not (target / ROUND).exists()  # that one has seen more than the recipe's
     except OSError:
         return False
 

@@ -14,8 +14,8 @@ from tritium_builders.training.records import Record
 
 if TYPE_CHECKING:
     from tritium_builders.data import Dataset
-    from tritium_builders.training.fit import HeadKind
     from tritium_builders.training.folds import TrainedFold
+    from tritium_builders.training.objective import HeadKind
 
 EXAMPLES = 6
 """Of each kind."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
+from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
 
+from tritium_builders.data.cache import cached_files, content_key
 from tritium_builders.data.dataset import Dataset
 from tritium_builders.errors import RecipeError, needs
 
 Indices = npt.NDArray[np.int64]
+_FILE = "split.json"
+_SIDES = ("train", "validation", "held_out")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ def split_dataset(
     """
     if dataset.task == "classification":
         _check_label_groups(dataset, folds + validation_folds)
+    how = [fold, folds, validation_folds, seed, dataset.task]
+    described = json.dumps([how, dataset.labels, _strata(dataset), dataset.groups])
+    key = content_key([described.encode(), metadata.version("scikit-learn").encode()])
+
+    def compute() -> dict[str, bytes]:
+        split = _split(dataset, fold, folds, validation_folds, seed)
+        sides = {name: getattr(split, name).tolist() for name in _SIDES}
+        return {_FILE: json.dumps(sides).encode()}
+
+    # Kept, because scikit-learn takes seconds to be imported.
+    sides = json.loads(cached_files("split", key, compute)[_FILE])
+    return Split(*(np.array(sides[name], dtype=np.int64) for name in _SIDES))
+
+
+def _split(dataset: Dataset, fold: int, folds: int, validation_folds: int, seed: int) -> Split:
     everything = np.arange(len(dataset.items), dtype=np.int64)
     training_side, held_out = _hold_out(dataset, everything, fold, folds, seed)
     train, validation = _hold_out(dataset, training_side, 0, validation_folds, seed)

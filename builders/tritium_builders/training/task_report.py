@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from tritium_builders.training.curves import Curve, make_curves
 from tritium_builders.training.records import Record
 from tritium_builders.training.report import Figure
+from tritium_builders.training.task_details import (
+    ScoreFit,
+    ThresholdScores,
+    score_fits,
+    threshold_scores,
+)
+from tritium_builders.training.versions import versions
 from tritium_client.contract import Task
 
 if TYPE_CHECKING:
@@ -47,6 +57,14 @@ class TaskReport(Record):
     """Of a multi-label bundle: from which probability on each label holds, as validation chose."""
     bundle_seed: int
     """The seed of the head in the bundle."""
+    by_label: dict[str, ThresholdScores] = Field(default_factory=dict)
+    """Of a multi-label bundle's head."""
+    by_score: dict[str, ScoreFit] = Field(default_factory=dict)
+    """Of a regression bundle's head."""
+    curves: dict[str, list[Curve]] = Field(default_factory=dict)
+    """`fusion`, `text` or `image` -> a learning curve for each seed."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """What it was trained with."""
 
     def to_json(self) -> bytes:
         """Write report.json, the same bytes for the same figures."""
@@ -95,6 +113,7 @@ def make_task_report(
         for name in found[shipped.seed]
     }
     folds = None if dataset.has_sides else recipe.split.folds
+    main = next(iter(shipped.probabilities.values()))
     return TaskReport(
         app=recipe.app,
         task=recipe.task,
@@ -112,6 +131,12 @@ def make_task_report(
         figures=figures,
         thresholds=dict(zip(dataset.labels, shipped.thresholds, strict=False)),
         bundle_seed=shipped.seed,
+        by_label=threshold_scores(dataset.labels, main, targets, shipped.thresholds)
+        if recipe.task == "multilabel"
+        else {},
+        by_score=score_fits(dataset.labels, main, targets) if recipe.task == "regression" else {},
+        curves={kind: make_curves(own) for kind, own in trained.items()},
+        versions=versions(),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -132,8 +132,9 @@ def _with_lora(encoder: nn.Module, table: LoraTable, name: str) -> nn.Module:
     inside = [key for key in targets if places[f"{key}.weight"] > 0] or targets
     if not inside:
         raise RecipeError(f'{name}: has no layers that LoRA fits; set {name}.train = "last"')
+    alpha: Any = table.alpha  # peft says int, and divides
     config = LoraConfig(
-        r=table.rank, lora_alpha=table.alpha, lora_dropout=table.dropout, target_modules=inside
+        r=table.rank, lora_alpha=alpha, lora_dropout=table.dropout, target_modules=inside
     )
     inject_adapter_in_model(config, _Configless(encoder))
     return encoder

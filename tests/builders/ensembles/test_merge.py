@@ -116,7 +116,9 @@ def test_only_what_all_held_out_judges_it(one: Bundle, other: Bundle, merged: Bu
     assert record.accuracy["text,image"] == pytest.approx(np.mean(right))
 
 
-@pytest.mark.parametrize("target", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    "target", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.full)]
+)
 def test_it_builds_and_passes_parity(target: Any, merged: Bundle, tmp_path: Path) -> None:
     release = build(merged, repository=tmp_path / target, target=target)
     assert release.parity is not None
@@ -135,7 +137,7 @@ def manifest(folder: Path, count: int = 24) -> Path:
     return write_jsonl(folder / "more.jsonl", rows)
 
 
-@pytest.mark.parametrize("kind", ["average", "stacking"])
+@pytest.mark.parametrize("kind", [pytest.param("average", marks=pytest.mark.full), "stacking"])
 def test_weights_and_regressions_are_chosen_by_the_items_that_are_named(
     kind: Any, one: Bundle, other: Bundle, tmp_path: Path
 ) -> None:

@@ -172,8 +172,13 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(3)
-    small = {"vocab_size": 50, "num_hidden_layers": 1, "num_attention_heads": 2}
-    configs = [BertConfig(hidden_size=size, intermediate_size=8, **small) for size in (8, 12)]
+    configs = [
+        BertConfig(
+            hidden_size=size, intermediate_size=8, vocab_size=50, num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+        for size in (8, 12)
+    ]  # fmt: skip
     encoders = [HuggingFaceTextEncoder(BertModel(config), "mean").eval() for config in configs]
     joined = ConcatenatedEncoder(encoders)
     ids = torch.randint(50, (2, 5))

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
+from tritium_builders.bundle import Bundle
 from tritium_builders.data import Dataset
 from tritium_builders.data.cache import cache_folder
-from tritium_builders.errors import RecipeError
+from tritium_builders.errors import ExportError, RecipeError
+from tritium_builders.graph_cache import cached_export
 from tritium_builders.models import (
+    FUSION_HEADS,
     HuggingFaceImageEncoder,
     HuggingFaceTextEncoder,
     LoadedImageEncoder,
@@ -23,8 +28,10 @@ from tritium_builders.models import (
 )
 from tritium_builders.preprocessing import ImagePreprocessing
 from tritium_builders.reference import FusionModel
+from tritium_builders.training.encoder_runs import EncoderRun
 from tritium_builders.training.features import Features, compute_features
 from tritium_builders.training.folds import Prepared
+from tritium_client.contract import INPUT_IDS
 
 Encoders = tuple[LoadedTextEncoder, LoadedImageEncoder]
 
@@ -108,9 +115,76 @@ def test_features_are_computed_once(few: Dataset, encoders: Encoders) -> None:
     assert torch.equal(again.image, first.image)
 
 
+def test_one_more_item_is_one_more_row(few: Dataset, encoders: Encoders) -> None:
+    fewer = replace(few, items=few.items[1:])
+    compute_features(fewer, *encoders)
+    seen: list[tuple[int, ...]] = []
+    for encoder in encoders:
+        encoder.module.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(next(iter((*args, *kwargs.values()))).shape),
+            with_kwargs=True,
+        )
+    features = compute_features(few, *encoders)
+    assert [shape[0] for shape in seen] == [1, 1]
+    assert_equals_reference(features, few, encoders)
+
+
+@pytest.fixture
+def at_openvinos_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritium_builders.training.features.MANY", 1)
+
+
+@pytest.mark.usefixtures("at_openvinos_speed")
+def test_openvino_gives_the_references_numbers_and_builds_find_its_graph(
+    few: Dataset,
+    encoders: Encoders,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    features = compute_features(few, *encoders)
+    assert not caplog.records
+    assert_equals_reference(features, few, encoders)
+    assert len(list(cache_folder().glob("graph-*"))) == 2
+    text, image = encoders
+    sizes = {"text_features": 16, "image_features": 8, "labels": 2, "width": 8, "heads": 2}
+    bundle = Bundle.from_modules(
+        path=tmp_path / "bundle", text_encoder=text.module, image_encoder=image.module,
+        fusion_head=FUSION_HEADS["sequence_cross_attention"](modality_dropout=0.0, **sizes),
+        tokenizer=text.tokenizer_json, text_preprocessing=text.preprocessing, app="small",
+        image_preprocessing=image.preprocessing, labels=("a", "b"),
+        examples=[item.sample(labelled=False) for item in few.items[:2]],
+    )  # fmt: skip
+    for component in ("text_encoder", "image_encoder"):
+        cached_export(
+            bundle, component, "model.onnx", tmp_path / component,
+            lambda _: pytest.fail("training has exported it"),
+        )  # fmt: skip
+        assert onnx.load(tmp_path / component).graph.node
+
+
+@pytest.mark.usefixtures("at_openvinos_speed")
+def test_where_openvino_disagrees_pytorch_does_the_work(
+    few: Dataset,
+    encoders: Encoders,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def wrong(_: object, modality: str, kind: str) -> EncoderRun:
+        del kind
+        if modality == "image":
+            raise ExportError("no such operator")
+        return EncoderRun(lambda inputs: np.ones((*inputs[INPUT_IDS].shape, 16), np.float32), 2)
+
+    monkeypatch.setattr("tritium_builders.training.encoder_runs._openvino", wrong)
+    assert_equals_reference(compute_features(few, *encoders), few, encoders)
+    image, text = (record.message for record in caplog.records)
+    assert text.startswith("text encoder: PyTorch computes its features, as OpenVINO cannot: rel")
+    assert image.endswith("as OpenVINO cannot: no such operator")
+
+
 def test_a_truncated_cache_file_is_computed_again(few: Dataset, encoders: Encoders) -> None:
     first = compute_features(few, *encoders)
-    for path in cache_folder().iterdir():
+    for path in cache_folder().glob("*-features-*/*.zip"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     counters = [Counted(encoder.module) for encoder in encoders]
     again = compute_features(few, *encoders)

@@ -17,7 +17,7 @@ from torch import nn
 from tests.builders.training.conftest import tuned
 from tritium_builders import build
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import FUSION_HEADS, HuggingFaceTextEncoder
+from tritium_builders.models import FUSION_HEADS, HuggingFaceTextEncoder, HybridFusion
 from tritium_builders.reference import FusionModel
 from tritium_builders.samples import modalities_key
 from tritium_builders.training import Recipe
@@ -134,7 +134,7 @@ def test_recipes_that_mean_nothing_are_refused(
 ) -> None:
     content = tiny.recipe.model_dump()
     for table, own in changes.items():
-        content[table] = (content[table] or {}) | dict(own)
+        content[table] = {**(content[table] or {}), **own}
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(content)
 
@@ -183,6 +183,27 @@ def test_encoders_learn_below_other_heads(strategy: str, tiny: Prepared) -> None
     assert changed(tiny.image.module, trained.image_encoder)
 
 
+def test_a_hybrids_members_read_the_encoders_that_learned(tiny: Prepared) -> None:
+    """One encoder of each modality goes into a bundle: all members were trained on what it says."""
+    hybrid = tuned(tiny, fusion={"hybrid": True}, text={"train": "all"})
+    trained = train_fold(hybrid, fold=0, seed=0)
+    assert trained.text_encoder is not None
+    model = FusionModel(
+        trained.text_encoder, tiny.image.module, trained.head, truncating_tokenizer(tiny.text),
+        tiny.text.preprocessing, tiny.image.preprocessing,
+    )  # fmt: skip
+    item = tiny.dataset.items[trained.held_out[0]]
+    answer = model.answer(item.text, item.read_image(), [("text",)]).values["text"]
+    np.testing.assert_allclose(answer, trained.probabilities["text"][0], atol=1e-4)
+    frozen = train_fold(tuned(tiny, fusion={"hybrid": True}), fold=0, seed=0)
+    assert not torch.equal(weights_of_text(trained.head), weights_of_text(frozen.head))
+
+
+def weights_of_text(head: nn.Module) -> torch.Tensor:
+    assert isinstance(head, HybridFusion)
+    return torch.cat([weight.flatten() for weight in head.text.parameters()])
+
+
 def sequences(prepared: Prepared) -> Prepared:
     content = prepared.recipe.model_dump()
     content["text_encoder"]["pooling"] = content["image_encoder"]["pooling"] = "none"
@@ -197,7 +218,7 @@ def sequences(prepared: Prepared) -> Prepared:
 def test_a_head_that_is_trained_first_is_never_made_worse(tiny: Prepared) -> None:
     """Rates that would ruin everything: the best is then what there was before."""
     frozen = train_fold(tuned(tiny), fold=0, seed=0)
-    ruined: dict[str, Any] = {"head_epochs": tiny.recipe.optimiser.max_epochs, "max_epochs": 1}
+    ruined: dict[str, float] = {"head_epochs": tiny.recipe.optimiser.max_epochs, "max_epochs": 1}
     ruined["encoder_learning_rate"] = 1.0
     trained = train_fold(tuned(tiny, text={"train": "all"}, optimiser=ruined), fold=0, seed=0)
     assert trained.validation_loss == pytest.approx(frozen.validation_loss, rel=1e-4)

@@ -14,10 +14,13 @@ from tritium_builders.models import (
     FusionHead,
     HuggingFaceImageEncoder,
     HuggingFaceTextEncoder,
+    HybridFusion,
     LateFusion,
 )
+from tritium_builders.models.fusion.base import BOTH
 from tritium_builders.training.features import compute_features
 from tritium_builders.training.folds import Prepared, train_fold
+from tritium_builders.training.network import answers_of
 from tritium_builders.training.recipe import OVER_SEQUENCES
 
 POOLED = sorted(FUSION_HEADS.keys() - OVER_SEQUENCES)
@@ -50,6 +53,21 @@ def test_training_leaves_torchs_settings_alone(prepared: Prepared) -> None:
     train_fold(prepared, fold=0, seed=0)
     assert torch.equal(torch.rand(3), expected)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_a_hybrid_loses_nothing_to_models_of_one_modality(prepared: Prepared) -> None:
+    """With a modality absent it is such a model: trained alike, on the same items."""
+    hybrid = train_fold(with_fusion(prepared, hybrid=True), fold=0, seed=0)
+    assert isinstance(hybrid.head, HybridFusion)
+    assert float(hybrid.head.weights.sum()) == pytest.approx(1)
+    for kind in BOTH:
+        own = answers_of(getattr(hybrid.head, kind), prepared.features, [(kind,)])[kind,]
+        expected = own[list(hybrid.held_out)].softmax(-1).numpy()
+        np.testing.assert_allclose(hybrid.probabilities[kind], expected, atol=1e-6)
+        alone = train_fold(prepared, fold=0, seed=0, kind=kind)
+        np.testing.assert_array_equal(hybrid.probabilities[kind], alone.probabilities[kind])
+    late = train_fold(with_fusion(prepared, hybrid=True, strategy="late"), fold=0, seed=0)
+    assert isinstance(late.head, LateFusion)  # which is one already
 
 
 def test_it_learns_and_answers_with_either_modality(prepared: Prepared) -> None:

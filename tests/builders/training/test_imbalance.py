@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.builders.training.conftest import RECIPE
 from tritium_builders.training.folds import Prepared, train_fold
 from tritium_builders.training.imbalance import Balance
-from tritium_builders.training.recipe import ImbalanceTable
+from tritium_builders.training.recipe import ImbalanceTable, Recipe
 from tritium_builders.training.splits import Split
 
 TARGETS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
@@ -115,6 +116,25 @@ def test_of_several_labels_yes_and_no_are_evened_out() -> None:
     )
     none = balance("none", targets).binary_cross_entropy(some, targets)
     assert none == functional.binary_cross_entropy_with_logits(some, targets)
+
+
+def test_of_several_labels_what_is_watched_counts_as_training_does() -> None:
+    targets = functional.one_hot(TARGETS, 3).float()
+    rare_forgotten, even = torch.tensor([[0.4, -0.85, -2.2]]).expand(100, 3), torch.zeros(100, 3)
+    plain = functional.binary_cross_entropy_with_logits
+    assert plain(rare_forgotten, targets) < plain(even, targets)
+    for strategy in ("weighted_loss", "logit_adjustment"):
+        watched = balance(strategy, targets).validation_binary_cross_entropy
+        assert watched(rare_forgotten, targets) > watched(even, targets)
+    for strategy in ("none", "focal_loss", "resampling"):
+        watched = balance(strategy, targets).validation_binary_cross_entropy
+        assert watched(even, targets) == plain(even, targets)
+
+
+def test_a_task_without_labels_has_no_imbalance() -> None:
+    content = {**RECIPE.model_dump(exclude={"fusion"}), "imbalance": {"strategy": "resampling"}}
+    with pytest.raises(ValueError, match=r"imbalance\.strategy is not for task 'embedding'"):
+        Recipe.model_validate({**content, "task": "embedding"})
 
 
 def test_of_several_labels_the_rarest_decides_how_often_an_item_is_drawn() -> None:

@@ -268,12 +268,6 @@ def test_the_train_command_prints_the_card(trained: Trained) -> None:
     assert json.loads(printed.stdout)["data_card"]["items"] == 47
 
 
-def test_the_demo_data_has_nothing_to_check() -> None:
-    recipe = Path(__file__).parents[3] / "recipes" / "openmoji.toml"
-    with pytest.raises(RecipeError, match=r"data\.source is 'openmoji', which needs no check"):
-        check_data(recipe)
-
-
 def test_the_bundle_builds(trained: Trained, tmp_path: Path) -> None:
     release = build(trained.bundle, target="onnxruntime", repository=tmp_path / "models")
     assert release.number == 1

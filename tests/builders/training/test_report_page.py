@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import typer
 from PIL import Image
@@ -16,11 +17,11 @@ from typer.testing import CliRunner, Result
 
 from tritium_builders import Bundle
 from tritium_builders.commands import register
+from tritium_builders.reports.content import PageContent
 from tritium_builders.reports.page import read_content, render_page
-from tritium_builders.reports.sections import PageContent
 from tritium_builders.reports.thumbnails import MAX_BYTES, thumbnail
 from tritium_builders.training.curves import Curve
-from tritium_builders.training.report import LabelScores
+from tritium_builders.training.report import LabelScores, TrainingReport
 
 VOID = {"meta", "img", "br", "link", "input"}
 MAX_PAGE = 2_000_000
@@ -49,8 +50,8 @@ class Reader(HTMLParser):
         for name in ("href", "src", "xlink:href"):
             if name in own:
                 self.targets.append(str(own[name]))
-        name = own.get("alt") if tag == "img" else own.get("aria-label")
-        if (tag == "img" or own.get("role") in ("img", "region")) and not name:
+        named = own.get("alt") if tag == "img" else own.get("aria-label")
+        if (tag == "img" or own.get("role") in ("img", "region")) and not named:
             self.unnamed.append(tag)
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -101,7 +102,9 @@ def test_the_page_reads_well_without_seeing_it(bundle: Bundle) -> None:
 
 def test_the_page_says_what_the_report_says(bundle: Bundle, content: PageContent) -> None:
     text = Reader((bundle.folder / "report.html").read_bytes()).text
-    report, details = content.report, content.report.single_label
+    report = content.report
+    assert isinstance(report, TrainingReport)
+    details = report.single_label
     assert details is not None
     assert f"{100 * report.fusion.mean:.1f}" in text
     assert f"{details.reliability.calibration_error:.3f}" in text
@@ -118,6 +121,7 @@ def test_the_page_says_what_the_report_says(bundle: Bundle, content: PageContent
 
 def test_words_of_users_are_words_and_no_markup(content: PageContent) -> None:
     evil = '<script>alert("1")</script> $x^2$ & more'
+    assert isinstance(content.report, TrainingReport)
     details = content.report.single_label
     assert details is not None
     example = details.examples[0].model_copy(update={"text": evil, "label": evil})
@@ -135,6 +139,7 @@ def test_words_of_users_are_words_and_no_markup(content: PageContent) -> None:
 def test_a_page_of_many_labels_and_long_trainings_stays_small(content: PageContent) -> None:
     row = LabelScores(precision=0.5, recall=0.5, f1=0.5, items=3)
     labels = [f"a label with a long name {number}" for number in range(3000)]
+    assert isinstance(content.report, TrainingReport)
     details = content.report.single_label
     assert details is not None
     confusion = {label: {labels[0]: 2, label: 1} for label in labels}
@@ -166,7 +171,7 @@ def test_a_report_of_an_earlier_version_has_a_page(content: PageContent) -> None
     assert "How it learned" not in text
 
 
-def encoded(pixels: np.ndarray, kind: str) -> bytes:
+def encoded(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
@@ -193,7 +198,7 @@ def test_report_writes_the_page(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
+    monkeypatch.setattr("webbrowser.open", opened.append)
     done = run("report", str(bundle.folder), "--open")
     assert done.exit_code == 0, done.output
     page = tmp_path / "small-report.html"
@@ -201,16 +206,17 @@ def test_report_writes_the_page(
     assert opened == [page.as_uri()]
 
 
-def test_report_says_why_there_is_no_page(bundle: Bundle, custom: Bundle, tmp_path: Path) -> None:
+def test_report_says_why_there_is_no_page(bundle: Bundle, tmp_path: Path) -> None:
     def refused(*arguments: str) -> str:
         done = run("report", *arguments)
         assert done.exit_code == 1
         return str(done.exception)
 
-    assert "report.json: cannot be read" in refused(str(custom.folder))
-    assert "`tritium train` wrote" in refused(str(custom.folder))
     assert "is not a folder" in refused(str(tmp_path / "none"))
     assert "choose another file" in refused(str(bundle.folder), "--out", str(tmp_path))
     copy = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
     (copy / "report.json").write_text('{"app": 3}')
     assert "report.json: app" in refused(str(copy))
+    (copy / "report.json").unlink()  # as in a bundle of somebody's own modules
+    assert "report.json: cannot be read" in refused(str(copy))
+    assert "`tritium train` wrote" in refused(str(copy))

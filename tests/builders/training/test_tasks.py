@@ -18,9 +18,12 @@ from tritium_builders import Bundle
 from tritium_builders.data.targets import tags_of
 from tritium_builders.errors import RecipeError
 from tritium_builders.graphs import load_model
+from tritium_builders.reports.page import read_content, render_page
 from tritium_builders.training import train
 from tritium_builders.training.embedding import recall
+from tritium_builders.training.imbalance import Balance
 from tritium_builders.training.multilabel import MultiLabel, _best_threshold
+from tritium_builders.training.recipe import ImbalanceTable
 from tritium_builders.training.run import check_data, cross_validate
 from tritium_builders.training.task_report import TaskReport
 from tritium_builders.verdicts import meaning_of
@@ -141,6 +144,13 @@ def right_share(bundle: Bundle) -> float:
     return float(np.mean(right))
 
 
+def page_of(bundle: Bundle) -> str:
+    """The report's page, which the bundle's other files make again."""
+    page = (bundle.folder / "report.html").read_bytes()
+    assert render_page(read_content(bundle.folder)) == page
+    return page.decode()
+
+
 def test_many_labels_are_learnt_with_thresholds_of_their_own(
     folder: Path, encoders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -153,6 +163,11 @@ def test_many_labels_are_learnt_with_thresholds_of_their_own(
     assert report.fusion.mean > max(report.text_model.mean, report.image_model.mean) + 0.05
     assert list(report.thresholds.values()) == bundle.manifest.thresholds
     assert right_share(bundle) == pytest.approx(report.figures["exact sets"].mean, abs=1e-6)
+    assert [row.threshold for row in report.by_label.values()] == bundle.manifest.thresholds
+    assert sum(row.items for row in report.by_label.values()) == sum(
+        len(sample.target or ()) for sample in bundle.validation
+    )
+    assert "Label by label" in page_of(bundle)
     card = check_data(folder / "recipe.toml")
     assert card.labels["cat"].share == 0.25
 
@@ -169,6 +184,11 @@ def test_numbers_are_learnt_in_their_own_unit(
     assert report.figures["mean absolute error of price"].mean < 20
     assert right_share(bundle) > 0.9
     assert bundle.validation[0].target is not None
+    fit = report.by_score["price"]
+    assert fit.r2 == pytest.approx(report.fusion.by_seed[report.bundle_seed], abs=1e-4)
+    held_out = [float(str(sample.target[0])) for sample in bundle.validation if sample.target]
+    assert sorted(right for right, _ in fit.pairs) == pytest.approx(sorted(held_out), abs=1e-4)
+    assert "Predicted and right" in page_of(bundle)
 
 
 def test_words_are_tagged_with_the_picture_s_help(
@@ -183,6 +203,7 @@ def test_words_are_tagged_with_the_picture_s_help(
     assert report.text_model is not None
     assert report.image_model is None
     assert report.fusion.mean > report.text_model.mean + 0.3
+    assert "How it learned" in page_of(bundle)
     assert right_share(bundle) > 0.7
 
 
@@ -283,6 +304,7 @@ def test_recall_counts_what_is_among_the_closest() -> None:
 def test_label_smoothing_moves_targets_to_the_middle(folder: Path) -> None:
     loss = MultiLabel.__new__(MultiLabel)
     loss._smoothing = 0.2
+    loss._balance = Balance(ImbalanceTable(), torch.ones(2), 2)
     logits = torch.tensor([[0.0, 2.0]])
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, torch.tensor([[0.1, 0.9]])

@@ -141,7 +141,7 @@ SLOW = TinyApp(bias=0.5, labelled=20, head_parameters={"slow_s": "0.02"})
             TinyApp(labels=(LABELS[1], LABELS[0], LABELS[2]), labelled=20),
             "accuracy: top-1 accuracy",
         ),
-        (TinyApp(labels=(*LABELS, "fish")), "3 probabilities in place of 4"),
+        (TinyApp(labels=(*LABELS, "fish")), "probabilities: 3 values in place of 4"),
         (
             TinyApp(parameters={"fusion_head": {"fault": "raise"}}),
             "the engine file is truncated",

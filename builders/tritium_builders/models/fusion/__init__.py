@@ -11,6 +11,7 @@ from tritium_builders.models.fusion.cross_attention import (
 from tritium_builders.models.fusion.cross_modal_transformer import CrossModalTransformerFusion
 from tritium_builders.models.fusion.gated import GatedFusion
 from tritium_builders.models.fusion.hierarchical import HierarchicalFusion
+from tritium_builders.models.fusion.hybrid import HybridFusion
 from tritium_builders.models.fusion.joint_embedding import JointEmbedding
 from tritium_builders.models.fusion.late import LateFusion
 from tritium_builders.models.fusion.low_rank_bilinear import LowRankBilinearFusion
@@ -50,6 +51,7 @@ __all__ = [
     "FusionHead",
     "GatedFusion",
     "HierarchicalFusion",
+    "HybridFusion",
     "JointEmbedding",
     "LateFusion",
     "LowRankBilinearFusion",

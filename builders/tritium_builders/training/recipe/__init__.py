@@ -9,6 +9,7 @@ from tritium_builders.training.recipe.data import (
     ColumnsTable,
     DataTable,
     ManifestTable,
+    OpenclipartTable,
     OpenmojiTable,
 )
 from tritium_builders.training.recipe.ensemble import EnsembleTable
@@ -29,6 +30,13 @@ from tritium_builders.training.recipe.model import (
     Strategy,
     TextEncoderTable,
 )
+from tritium_builders.training.recipe.pretraining import (
+    ContrastiveTable,
+    MaskingTable,
+    PretrainingOptimiserTable,
+    PretrainingRecipe,
+    load_pretraining_recipe,
+)
 from tritium_builders.training.recipe.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -37,6 +45,7 @@ __all__ = [
     "WITH_HEADS",
     "AugmentationTable",
     "ColumnsTable",
+    "ContrastiveTable",
     "DataTable",
     "EncoderTable",
     "EnsembleTable",
@@ -47,12 +56,17 @@ __all__ = [
     "LoaderTable",
     "LoraTable",
     "ManifestTable",
+    "MaskingTable",
+    "OpenclipartTable",
     "OpenmojiTable",
     "OptimiserTable",
+    "PretrainingOptimiserTable",
+    "PretrainingRecipe",
     "Recipe",
     "SamplesTable",
     "SplitTable",
     "Strategy",
     "TextEncoderTable",
+    "load_pretraining_recipe",
     "load_recipe",
 ]

@@ -15,6 +15,12 @@ class OpenmojiTable(Table):
     source: Literal["openmoji"]
 
 
+class OpenclipartTable(Table):
+    """`[data]` with `source = "openclipart"`: clip-arts, from Debian's package openclipart-svg."""
+
+    source: Literal["openclipart"]
+
+
 class ColumnsTable(Table):
     """`[data.columns]`: what the manifest calls its columns."""
 
@@ -66,5 +72,7 @@ class ManifestTable(Table):
         return labels
 
 
-DataTable = Annotated[OpenmojiTable | ManifestTable, Field(discriminator="source")]
+DataTable = Annotated[
+    OpenmojiTable | OpenclipartTable | ManifestTable, Field(discriminator="source")
+]
 """`[data]`: what to train on."""

@@ -84,7 +84,10 @@ class FusionTable(Table):
     absent_loss: float = Field(default=0.0, ge=0)
     """Weight of the losses with the text absent and with the image absent, which every training
     item adds to its loss with both: a steadier way than dropout to the same end."""
-
+    hybrid: bool = False
+    """A classifier for each modality beside the strategy's head: it answers when the other modality
+    is absent, and has a weight in the answer with both. For labels; `late` is made so
+    anyway, and the heads of an `[ensemble]` do without."""
     calibration: Literal["none", "temperature"] = "none"
     """`temperature`: logits are divided by a number that is fitted on the validation side, so that
     probabilities mean what they say; which label is best does not change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomllib
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Seed = Annotated[int, Field(ge=0)]
+AnyRecipe = TypeVar("AnyRecipe", bound=Table)
 
 
 class Recipe(Table):
@@ -89,6 +90,10 @@ class Recipe(Table):
             raise ValueError(f"data.labels is not for task {self.task!r}")
         if labels is not None and self.task == "classification" and len(labels) == 1:
             raise ValueError("data.labels holds one label; a classifier needs two")
+        if self.fusion.hybrid and self.task != "classification":
+            raise ValueError(f"fusion.hybrid is not for task {self.task!r}")
+        if self.imbalance.strategy != "none" and self.task not in {"classification", "multilabel"}:
+            raise ValueError(f"imbalance.strategy is not for task {self.task!r}")
         if self.fusion.calibration != "none" and self.task in {"regression", "embedding"}:
             raise ValueError(f"fusion.calibration is not for task {self.task!r}")
         return self
@@ -224,6 +229,15 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: naming the file, the field and the fix, one line for each problem.
     """
+    return read_recipe(path, Recipe)
+
+
+def read_recipe(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """Read a recipe of one kind.
+
+    Raises:
+        RecipeError: naming the file, the field and the fix, one line for each problem.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -233,7 +247,7 @@ def load_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not valid TOML: {error}; mend that line") from error
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         problems = [
             f"{path}: {_field(problem)}{_message(problem)}; {_fix(problem['type'])}"
