@@ -342,10 +342,11 @@ def _make_network(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionNet
     head = make_head(prepared, kind, outputs)
     text, image = (
         None if table.train == "none" or kind not in ("fusion", modality)
-        else trainable_copy(module, table, f"{modality}_encoder")
-        for modality, module, table in (
-            ("text", prepared.text.module, recipe.text_encoder),
-            ("image", prepared.image.module, recipe.image_encoder),
+        # Only here is the module asked for: a frozen encoder need not even be loaded.
+        else trainable_copy(encoder.module, table, f"{modality}_encoder")
+        for modality, encoder, table in (
+            ("text", prepared.text, recipe.text_encoder),
+            ("image", prepared.image, recipe.image_encoder),
         )
     )  # fmt: skip
     return FusionNetwork(head, text, image, prepared.image.preprocessing)
@@ -360,7 +361,7 @@ def _make_feed(prepared: Prepared, network: FusionNetwork) -> Feed:
             truncating_tokenizer(prepared.text),
             prepared.text.preprocessing,
             token_dropout=recipe.augmentation.token_dropout,
-            sequences=prepared.text.module.pooling == "none",
+            sequences=prepared.text.pooling == "none",
         )
     if network.image_encoder is not None:
         pictures = Pictures(dataset.items, prepared.image.preprocessing, recipe.augmentation)
