@@ -69,7 +69,8 @@ class Prepared:
     def checkpoints(self, fold: int) -> Path:
         """Where trainings keep how far they are, until the bundle is written."""
         recipe = self.recipe.model_dump_json(exclude={"out", "seeds", "samples"})
-        split, targets = self.split(fold), repr(self.dataset.targets)
+        split = self.split(fold)
+        targets = repr([(item.label, item.target) for item in self.dataset.items])
         arrays = (split.train, split.validation, split.held_out)
         described = (recipe, self._features_key, targets, f"torch {torch.__version__}")
         return checkpoints_folder(
