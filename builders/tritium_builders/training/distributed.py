@@ -88,7 +88,10 @@ class Processes:
         if self.count == 1:
             return network
         # A head may leave weights unused for a step, such as those of an absent modality.
-        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+        # Buffers are the same everywhere: batch norms keep their pretrained statistics.
+        return nn.parallel.DistributedDataParallel(
+            network, find_unused_parameters=True, broadcast_buffers=False
+        )
 
 
 ALONE = Processes()

@@ -69,7 +69,8 @@ class Prepared:
     def checkpoints(self, fold: int) -> Path:
         """Where trainings keep how far they are, until the bundle is written."""
         recipe = self.recipe.model_dump_json(exclude={"out", "seeds", "samples"})
-        split, targets = self.split(fold), repr(self.dataset.targets)
+        split = self.split(fold)
+        targets = repr([(item.label, item.target) for item in self.dataset.items])
         arrays = (split.train, split.validation, split.held_out)
         described = (recipe, self._features_key, targets, f"torch {torch.__version__}")
         return checkpoints_folder(
@@ -175,44 +176,21 @@ def train_fold(
     # Small heads are as fast on one core; encoders take all that there are.
     threads = torch.get_num_threads() if recipe.fine_tunes else 1
     with reproducible(seed, threads=threads, device=device):
-        sides = [torch.from_numpy(side) for side in (split.validation, split.held_out)]
         given = objective.given if kind == "fusion" else ((kind,),)
-        network = None
-        if kind == "fusion" and recipe.ensemble is not None:
-            from tritium_builders.training.ensembles import train_ensemble
-
-            head, epochs = train_ensemble(prepared, objective, split, recipe.ensemble)
-            history: tuple[Stage, ...] = ()
-            watched, unseen = (prepared.features.select(side) for side in sides)
-        else:
-            network = _make_network(prepared, kind, objective.outputs).to(device)
-            feed = _make_feed(prepared, network)
-            head = network.head
-            epochs, history = _fit_network(
-                prepared, network, feed, objective, split, kind, seed=seed, fold=fold
-            )
-            watched, unseen = (
-                features_for(network, feed, side, given).to(torch.device("cpu")) for side in sides
-            )
-            network.cpu()
-            head.tune(
-                answers_of(head, watched, given), objective.targets[sides[0]],
-                objective.validation_loss,
-            )  # fmt: skip
-            if kind == "fusion" and recipe.fusion.hybrid and not isinstance(head, LateFusion):
-                head = _hybrid(prepared, head, objective, split, seed)
-        targets = objective.targets[sides[0]]
+        learned = _learn(prepared, objective, kind, seed=seed, fold=fold, device=device)
+        head, targets = learned.head, objective.targets[torch.from_numpy(split.validation)]
         if recipe.fusion.calibration == "temperature":
-            head = with_temperatures(head, answers_of(head, watched, given), targets, objective)
-        validation = next(iter(answers_of(head, watched, given).values()))
-        held_out = answers_of(head, unseen, given)
+            answers = answers_of(head, learned.watched, given)
+            head = with_temperatures(head, answers, targets, objective)
+        validation = next(iter(answers_of(head, learned.watched, given).values()))
+        held_out = answers_of(head, learned.held_out, given)
         thresholds = objective.thresholds(objective.answers(validation).numpy(), targets.numpy())
     return TrainedFold(
         fold=fold,
         seed=seed,
         head=head,
         finished=objective.finish(head),
-        epochs=epochs,
+        epochs=learned.epochs,
         held_out=tuple(split.held_out.tolist()),
         probabilities={
             modalities_key(given): objective.answers(logits).numpy()
@@ -222,9 +200,62 @@ def train_fold(
         validation_loss=float(objective.validation_loss(validation, targets)),
         thresholds=thresholds,
         units=objective.units,
-        history=history,
-        text_encoder=network and network.text_encoder,
-        image_encoder=network and network.image_encoder,
+        history=learned.history,
+        text_encoder=learned.text_encoder,
+        image_encoder=learned.image_encoder,
+    )
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What training made, and what the encoders now say of the items that it did not train on."""
+
+    head: FusionHead
+    epochs: int
+    history: tuple[Stage, ...]
+    watched: Features
+    held_out: Features
+    text_encoder: nn.Module | None = None
+    image_encoder: nn.Module | None = None
+
+
+def _learn(
+    prepared: Prepared,
+    objective: Objective,
+    kind: HeadKind,
+    *,
+    seed: int,
+    fold: int,
+    device: torch.device,
+) -> _Learned:
+    split = prepared.split(fold)
+    watched, held_out = (torch.from_numpy(side) for side in (split.validation, split.held_out))
+    if kind == "fusion" and prepared.recipe.ensemble is not None:
+        from tritium_builders.training.ensembles import train_ensemble
+
+        head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
+        features = prepared.features
+        return _Learned(head, epochs, (), features.select(watched), features.select(held_out))
+    network = _make_network(prepared, kind, objective.outputs).to(device)
+    feed = _make_feed(prepared, network)
+    epochs, history = _fit_network(
+        prepared, network, feed, objective, split, kind, seed=seed, fold=fold
+    )
+    given = objective.given if kind == "fusion" else ((kind,),)
+    cpu = torch.device("cpu")
+    seen, unseen = (
+        features_for(network, feed, side, given).to(cpu) for side in (watched, held_out)
+    )
+    head = network.cpu().head
+    head.tune(answers_of(head, seen, given), objective.targets[watched], objective.validation_loss)
+    if kind == "fusion" and prepared.recipe.fusion.hybrid and not isinstance(head, LateFusion):
+        if network.encoders:  # its members read what the bundle's encoders say
+            everything = torch.arange(len(prepared.dataset.items))
+            own = features_for(network, feed, everything, given)
+            prepared = replace(prepared, features=own)
+        head = _hybrid(prepared, head, objective, split, seed)
+    return _Learned(
+        head, epochs, history, seen, unseen, network.text_encoder, network.image_encoder
     )
 
 

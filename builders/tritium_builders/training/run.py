@@ -107,7 +107,9 @@ def compare_strategies(
         MissingExtraError: when a package is not installed.
         ExportError: when a head cannot be exported.
     """
-    return _compare(Path(recipe_path), load_recipe(Path(recipe_path)), names, seeds)[1]
+    prepared, comparison = _compare(Path(recipe_path), load_recipe(Path(recipe_path)), names, seeds)
+    _forget_strategies(prepared, comparison)
+    return comparison
 
 
 def train_best(
@@ -137,7 +139,19 @@ def train_best(
 
     best = with_strategy(prepared, comparison.best)
     shipped, report = train_seeds(best)
-    return ship(best, shipped, target, report), comparison
+    bundle = ship(best, shipped, target, report)
+    _forget_strategies(prepared, comparison)
+    return bundle, comparison
+
+
+def _forget_strategies(prepared: Prepared, comparison: Comparison) -> None:
+    """Remove the checkpoints of what was compared."""
+    from tritium_builders.training.checkpoints import forget
+    from tritium_builders.training.compare import with_strategy
+
+    for row in comparison.strategies:
+        own = with_strategy(prepared, row.strategy)
+        forget(own.checkpoints(prepared.recipe.split.fold))
 
 
 def ship(
@@ -200,6 +214,7 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
     recipe = load_recipe(Path(recipe_path))
     _require_classes(recipe, "--cross-validate")
     with needs("train"):
+        from tritium_builders.training.checkpoints import forget
         from tritium_builders.training.folds import prepare
         from tritium_builders.training.report import TrainingReport
     prepared = prepare(recipe, Path(recipe_path).parent, every_fold=True)
@@ -208,6 +223,7 @@ def cross_validate(recipe_path: str | os.PathLike[str]) -> list[TrainingReport]:
         split = recipe.split.model_copy(update={"fold": fold})
         held_out = replace(prepared, recipe=recipe.model_copy(update={"split": split}))
         report = train_seeds(held_out)[1]
+        forget(held_out.checkpoints(fold))
         assert isinstance(report, TrainingReport)  # noqa: S101 - of a classification
         reports.append(report)
     return reports

@@ -93,8 +93,15 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     recipe.write_text(content.replace("[image_encoder]", 'train = "lora"\n[image_encoder]'))
     (tmp_path / "logged.py").write_text(LOGGED)
     one, (whole,) = run([sys.executable], tmp_path, "one")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    two, (first, second) = run([*torchrun, "--master_port", "0"], tmp_path, "two")
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    two, (first, second) = run(torchrun, tmp_path, "two")
     # Each process has its share of every batch, and together they have what one has.
     assert [line[:2] for line in first] == [line[:2] for line in second]
     for own, other in zip(first, second, strict=True):

@@ -17,7 +17,7 @@ from torch import nn
 from tests.builders.training.conftest import tuned
 from tritium_builders import build
 from tritium_builders.errors import RecipeError
-from tritium_builders.models import FUSION_HEADS, HuggingFaceTextEncoder
+from tritium_builders.models import FUSION_HEADS, HuggingFaceTextEncoder, HybridFusion
 from tritium_builders.reference import FusionModel
 from tritium_builders.samples import modalities_key
 from tritium_builders.training import Recipe
@@ -181,6 +181,27 @@ def test_encoders_learn_below_other_heads(strategy: str, tiny: Prepared) -> None
     assert isinstance(trained.head, FUSION_HEADS[strategy])
     assert changed(tiny.text.module, trained.text_encoder)
     assert changed(tiny.image.module, trained.image_encoder)
+
+
+def test_a_hybrids_members_read_the_encoders_that_learned(tiny: Prepared) -> None:
+    """One encoder of each modality goes into a bundle: all members were trained on what it says."""
+    hybrid = tuned(tiny, fusion={"hybrid": True}, text={"train": "all"})
+    trained = train_fold(hybrid, fold=0, seed=0)
+    assert trained.text_encoder is not None
+    model = FusionModel(
+        trained.text_encoder, tiny.image.module, trained.head, truncating_tokenizer(tiny.text),
+        tiny.text.preprocessing, tiny.image.preprocessing,
+    )  # fmt: skip
+    item = tiny.dataset.items[trained.held_out[0]]
+    answer = model.answer(item.text, item.read_image(), [("text",)]).values["text"]
+    np.testing.assert_allclose(answer, trained.probabilities["text"][0], atol=1e-4)
+    frozen = train_fold(tuned(tiny, fusion={"hybrid": True}), fold=0, seed=0)
+    assert not torch.equal(weights_of_text(trained.head), weights_of_text(frozen.head))
+
+
+def weights_of_text(head: nn.Module) -> torch.Tensor:
+    assert isinstance(head, HybridFusion)
+    return torch.cat([weight.flatten() for weight in head.text.parameters()])
 
 
 def sequences(prepared: Prepared) -> Prepared:

@@ -19,7 +19,7 @@ class LoraTable(Table):
     """
 
     rank: int = Field(default=8, ge=1, le=512)
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: int = Field(default=16, ge=1)
     """Updates are scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on what the updates read."""
