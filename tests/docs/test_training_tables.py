@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.docs.pages import ROOT
 from tritium_benchmarks import imbalance_table, pretraining_table
 from tritium_benchmarks.imbalance_table import VARIANTS, ImbalanceReport
@@ -28,9 +30,12 @@ def settings(page: str, table: str) -> set[str]:
 
 
 def test_the_page_on_imbalance_shows_the_committed_figures() -> None:
-    report = ImbalanceReport.model_validate_json(
-        (RESULTS / f"{imbalance_table.NAME}.json").read_bytes()
-    )
+    path = RESULTS / f"{imbalance_table.NAME}.json"
+    if not path.exists():
+        assert "not been measured to the end yet" in IMBALANCE
+        pytest.skip("make imbalance-table has not been run to the end yet")
+    assert "not been measured" not in IMBALANCE
+    report = ImbalanceReport.model_validate_json(path.read_bytes())
     tables = {
         "table": imbalance_table.render(report),
         "temperatures": imbalance_table.render_temperatures(report),
