@@ -144,7 +144,7 @@ def _make(folder: Path, paths: Sequence[str], labels: Sequence[str], size: int) 
         if size_of[_label(path)] >= LEAST and (not labels or _label(path) in labels)
     }
     pictures = dict(_draw_all(folder, list(titles), size))
-    drawn = _without_copies([path for path in titles if path in pictures], pictures)
+    drawn = [path for path in titles if path in pictures]
     groups = Joined()
     for path in drawn:
         groups.join(f"clip-art {path}", f"title {titles[path]}")
@@ -152,10 +152,10 @@ def _make(folder: Path, paths: Sequence[str], labels: Sequence[str], size: int) 
         groups.join(f"clip-art {drawn[one]}", f"clip-art {drawn[other]}")
     items = [
         _ClipArt(path, titles[path], _label(path), groups.name(f"clip-art {path}"))
-        for path in drawn
+        for path in _without_copies(drawn, pictures)  # only now: copies join what is like them
     ]
     content = json.dumps([asdict(item) for item in items], ensure_ascii=False)
-    return {"items.json": content.encode(), **{path: pictures[path] for path in drawn}}
+    return {"items.json": content.encode(), **{item.path: pictures[item.path] for item in items}}
 
 
 def _without_copies(paths: Sequence[str], pictures: Mapping[str, bytes]) -> list[str]:

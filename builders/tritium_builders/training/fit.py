@@ -356,17 +356,18 @@ def reproducible(
         threads: How many compute; another number gives other last bits.
         device: Where the network will be.
     """
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     on_gpu = device.type == "cuda"
     if on_gpu:  # what cuBLAS wants to be told before it is used
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
-        # Some of a GPU's operations exist in no deterministic way.
-        torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+        # Some of a GPU's operations exist in no deterministic way. Called by its other name,
+        # because `use_deterministic_algorithms` imports torch's compiler, which takes seconds.
+        torch.set_deterministic_debug_mode("warn" if on_gpu else "error")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic)
+            torch.set_deterministic_debug_mode(deterministic)
             torch.set_num_threads(before)

@@ -69,7 +69,8 @@ class Prepared:
     def checkpoints(self, fold: int) -> Path:
         """Where trainings keep how far they are, until the bundle is written."""
         recipe = self.recipe.model_dump_json(exclude={"out", "seeds", "samples"})
-        split, targets = self.split(fold), repr(self.dataset.targets)
+        split = self.split(fold)
+        targets = repr([(item.label, item.target) for item in self.dataset.items])
         arrays = (split.train, split.validation, split.held_out)
         described = (recipe, self._features_key, targets, f"torch {torch.__version__}")
         return checkpoints_folder(
@@ -350,10 +351,11 @@ def _make_network(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionNet
     head = make_head(prepared, kind, outputs)
     text, image = (
         None if table.train == "none" or kind not in ("fusion", modality)
-        else trainable_copy(module, table, f"{modality}_encoder")
-        for modality, module, table in (
-            ("text", prepared.text.module, recipe.text_encoder),
-            ("image", prepared.image.module, recipe.image_encoder),
+        # Only here is the module asked for: a frozen encoder need not even be loaded.
+        else trainable_copy(encoder.module, table, f"{modality}_encoder")
+        for modality, encoder, table in (
+            ("text", prepared.text, recipe.text_encoder),
+            ("image", prepared.image, recipe.image_encoder),
         )
     )  # fmt: skip
     return FusionNetwork(head, text, image, prepared.image.preprocessing)
@@ -368,7 +370,7 @@ def _make_feed(prepared: Prepared, network: FusionNetwork) -> Feed:
             truncating_tokenizer(prepared.text),
             prepared.text.preprocessing,
             token_dropout=recipe.augmentation.token_dropout,
-            sequences=prepared.text.module.pooling == "none",
+            sequences=prepared.text.pooling == "none",
         )
     if network.image_encoder is not None:
         pictures = Pictures(dataset.items, prepared.image.preprocessing, recipe.augmentation)

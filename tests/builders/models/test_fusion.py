@@ -22,6 +22,7 @@ from tritium_builders.bundle_schema import FeatureKind
 from tritium_builders.export import export_fusion_head
 from tritium_builders.models import (
     FUSION_HEADS,
+    HEADS,
     KNOWN_MODULES,
     CrossModalTransformerFusion,
     FusionHead,
@@ -65,9 +66,7 @@ def test_recipes_and_models_know_the_same_strategies() -> None:
     """The recipe's names are written out, because it is read without PyTorch."""
     assert set(STRATEGIES) == set(FUSION_HEADS)
     assert set(OVER_SEQUENCES) == recipe.OVER_SEQUENCES
-    assert {
-        kind for kind, head in FUSION_HEADS.items() if "heads" in head.settings
-    } == recipe.WITH_HEADS
+    assert {kind for kind, head in HEADS.items() if "heads" in head.settings} == recipe.WITH_HEADS
 
 
 def test_names_that_bundles_already_carry_stay_loadable() -> None:
