@@ -326,7 +326,9 @@ def _fit_network(
             name = f"{kind}-{seed}-{number}"
             run = replace(run, checkpoint=_checkpoint(prepared, fold, network, name))
         own = table
-        if table.head_epochs and network.encoders:
+        if table.head_epochs and network.encoders and _is_kept(run):
+            run = replace(run, start_counts=True)  # and the head was trained before it was kept
+        elif table.head_epochs and network.encoders:
             frozen = Feed(prepared.features, feed.ids)
             alone = replace(run, checkpoint=None, title=f"{title}, head alone")
             fit(network.without_encoders(), frozen, objective, split, table.of_head, alone)
@@ -336,6 +338,12 @@ def _fit_network(
         fitted.append(fit(network, feed, objective, split, own, run))
     network.merge()
     return max(one.best_epoch for one in fitted), tuple(one.history for one in fitted)
+
+
+def _is_kept(run: Run) -> bool:
+    """Whether a training goes on from a checkpoint."""
+    there = run.checkpoint is not None and run.checkpoint.load() is not None
+    return run.processes.share(there)
 
 
 def _make_network(prepared: Prepared, kind: HeadKind, outputs: int) -> FusionNetwork:
