@@ -26,7 +26,7 @@ model = FusionModel(bert, cnn, head, tokenizer, TextPreprocessing(), modules["im
 
 
 def predict(text, image):
-    return model.answer(text, image, [["text", "image"]]).probabilities["text,image"]
+    return model.answer(text, image, [["text", "image"]]).values["text,image"]
 """
 
 

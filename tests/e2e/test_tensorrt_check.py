@@ -32,7 +32,7 @@ def test_the_demo_app_casts_passes_its_gates_and_builds_ahead_of_time(
     assert report.compute_capabilities == ["8.6", "8.9"]
     assert report.buckets == BUCKETS
     for component in report.components.values():
-        assert component.layers > 50
+        assert component.layers > 20  # a head of one modality is a perceptron
         assert component.plan_bytes > 1_000_000
         assert component.seconds > 0
     text = report.components["text_encoder"]

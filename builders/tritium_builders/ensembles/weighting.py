@@ -30,7 +30,7 @@ def member_logits(
         what: The progress bar's words.
 
     Returns:
-        For each set of modalities FP32 [N, M, K].
+        For each set of modalities FP32 [N, M, K]; nothing where there are no samples.
 
     Raises:
         ValueError: when a text or a picture cannot be read.
@@ -51,7 +51,7 @@ def member_logits(
                     mask if "text" in given else None,
                 )
             )
-    return {given: torch.cat(rows) for given, rows in found.items()}
+    return {given: torch.cat(rows) for given, rows in found.items() if rows}
 
 
 def tuned_weights(logits: Tensor, targets: Tensor) -> list[float]:
