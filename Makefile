@@ -46,7 +46,7 @@ explanation: $(READY)  ## why the demo app answers as it does: docs/images/expla
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python tools/explain_demo.py bundles/openmoji docs/images/explanation.png
 
-ensemble-table: $(READY)  ## ensembles beside single heads on the demo data, five seeds: docs/ensembles.md
+ensemble-table: $(READY)  ## ensembles beside single heads on the demo data, three seeds: docs/ensembles.md
 	@$(BIN)/python -m tritium_benchmarks.ensemble_table recipes/openmoji.toml benchmarks/results --page docs/ensembles.md
 
 imbalance-table: $(READY)  ## what helps rare labels, and temperatures: docs/class-imbalance.md

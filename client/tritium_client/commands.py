@@ -67,7 +67,7 @@ INTERVAL_S = 2.0
 
 def register(app: typer.Typer) -> None:
     """Add `classify`, `embed`, `annotate`, `score`, `tag` and `status` to the command line."""
-    from tritium_client.task_commands import register_tasks
+    from tritium_client._task_commands import register_tasks
 
     app.command(
         epilog="Examples:\n\n"

@@ -28,9 +28,8 @@ def settings(page: str, table: str) -> set[str]:
 
 
 def test_the_page_on_imbalance_shows_the_committed_figures() -> None:
-    report = ImbalanceReport.model_validate_json(
-        (RESULTS / f"{imbalance_table.NAME}.json").read_bytes()
-    )
+    path = RESULTS / f"{imbalance_table.NAME}.json"
+    report = ImbalanceReport.model_validate_json(path.read_bytes())
     tables = {
         "table": imbalance_table.render(report),
         "temperatures": imbalance_table.render_temperatures(report),
@@ -38,6 +37,18 @@ def test_the_page_on_imbalance_shows_the_committed_figures() -> None:
     assert fill_places(IMBALANCE, "imbalance", tables) == IMBALANCE
     assert (RESULTS / f"{imbalance_table.NAME}.md").read_text("utf-8") == "\n".join(tables.values())
     assert [row.name for row in report.strategies] == list(VARIANTS)
+
+
+def test_the_page_says_what_the_figures_say() -> None:
+    report = ImbalanceReport.model_validate_json(
+        (RESULTS / f"{imbalance_table.NAME}.json").read_bytes()
+    )
+    none, *others = report.strategies
+    assert all(row.better_recall == len(report.seeds) for row in others)
+    for row in others:
+        assert (row.better_f1 == len(report.seeds)) == (row.name != "resampling"), row.name
+        assert row.tail_calibration_error.mean < none.tail_calibration_error.mean, row.name
+    assert [row.better for row in report.temperatures[:2]] == [len(report.seeds)] * 2
 
 
 def test_the_page_on_pretraining_shows_the_committed_figures() -> None:
