@@ -48,12 +48,15 @@ class Variant:
     """What `[text_encoder]` says."""
     rates: tuple[float | None, ...]
     """Learning rates of the encoder to choose from; None where nothing of it learns."""
+    optimiser: Mapping[str, Any]
+    """What `[optimiser]` says beside the rate."""
 
 
 VARIANTS = (
-    Variant("frozen", {}, (None,)),
-    Variant("last 2 layers", {"train": "last", "layers": 2}, (2e-5, 1e-4)),
-    Variant("LoRA, rank 8", {"train": "lora", "lora": {"rank": 8}}, (2e-4, 1e-3)),
+    Variant("frozen", {}, (None,), {}),
+    Variant("frozen, stopped by accuracy", {}, (None,), {"metric": "accuracy"}),
+    Variant("last 2 layers", {"train": "last", "layers": 2}, (2e-5, 1e-4), SCHEDULE),
+    Variant("LoRA, rank 8", {"train": "lora", "lora": {"rank": 8}}, (2e-4, 1e-3), SCHEDULE),
 )
 
 
@@ -74,6 +77,8 @@ class Row(BaseModel):
     image_only: Accuracy
     learned: int
     """Weights of the text encoder that learned."""
+    best_epochs: dict[int, int]
+    """Seed -> the epoch whose weights were kept; 0: the head alone, before the encoder learned."""
 
 
 class FineTuning(BaseModel):
@@ -129,8 +134,7 @@ def recipe_of(variant: Variant, rate: float | None, recipe: Recipe) -> Recipe:
     content = recipe.model_dump()
     content["seeds"] = list(SEEDS)
     content["text_encoder"] |= variant.encoder
-    if rate is not None:
-        content["optimiser"] |= {**SCHEDULE, "encoder_learning_rate": rate}
+    content["optimiser"] |= {**variant.optimiser, "encoder_learning_rate": rate}
     return Recipe.model_validate(content)
 
 
@@ -171,6 +175,7 @@ def row_of(variant: Variant, recipe: Recipe, folder: Path) -> Row:
         text_only=held_out("text"),
         image_only=held_out("image"),
         learned=learned,
+        best_epochs={seed: one.epochs for seed, one in trained.items()},
     )
     for own, _ in found.values():
         forget(own.checkpoints(fold))
@@ -183,20 +188,25 @@ def quality(trained: TrainedFold) -> tuple[float, float]:
 
 
 def gain_of(measured: FineTuning) -> tuple[Row, float]:
-    """The fine-tuned row that is best on the validation side, and its gain over the frozen one.
+    """The fine-tuned row that the validation side prefers, and its gain over such a frozen one.
 
     Returns:
         The row, and percentage points of held-out accuracy.
     """
-    frozen, *tuned = measured.rows
-    best = max(tuned, key=lambda row: (row.validation_accuracy.mean, -row.validation_loss.mean))
+    best, frozen = (
+        max(
+            (row for row in measured.rows if (row.learned > 0) == learns),
+            key=lambda row: (row.validation_accuracy.mean, -row.validation_loss.mean),
+        )
+        for learns in (True, False)
+    )
     return best, 100 * (best.accuracy.mean - frozen.accuracy.mean)
 
 
 def render(measured: FineTuning) -> str:
     """Write the table in Markdown; the fine-tuned row that validation prefers is bold."""
     headings = ("text encoder", "rate", "validation", "accuracy", "text only", "image only",
-                "weights that learn")  # fmt: skip
+                "weights that learn", "best epochs")  # fmt: skip
     lines = [_line(headings), _line(("---", *["---:"] * (len(headings) - 1)))]
     best, gain = gain_of(measured)
     for row in measured.rows:
@@ -206,6 +216,7 @@ def render(measured: FineTuning) -> str:
             "" if row.rate is None else f"{row.rate:.0e}",
             *(f"{100 * one.mean:.1f} ± {50 * one.spread:.1f}" for one in figures),
             f"{row.learned:,}",
+            ", ".join(map(str, row.best_epochs.values())),
         ]
         lines.append(_line([f"**{cell}**" if row == best else cell for cell in cells]))
     verdict = "gains a point or more" if gain >= GAIN else "does not gain a point"
@@ -216,8 +227,9 @@ def render(measured: FineTuning) -> str:
         f"(fold {measured.fold} of {measured.folds}); `validation` is the accuracy on "
         f"{measured.validation} others. Rates were chosen on these with the first seed. "
         f"Fine-tuning the text encoder {verdict}: {best.variant}, which the validation side "
-        f"prefers, is at {gain:+.1f} points beside frozen encoders, where seeds alone differ by "
-        f"{100 * spread:.1f}."
+        f"prefers, is at {gain:+.1f} points beside the frozen one that it prefers, where seeds "
+        f"alone differ by {100 * spread:.1f}. Best epochs: by seed, the one that was kept; where "
+        "the encoder learns, 0 is the head alone, before it did."
     )
     return "\n".join([*lines, "", caption]) + "\n"
 

@@ -1,6 +1,6 @@
 """`tritium train` for launchers of several processes, which start a module.
 
-torchrun --nproc_per_node 2 -m tritium_builders.training recipe.toml --out bundles/app
+torchrun --standalone --nproc_per_node 2 -m tritium_builders.training recipe.toml --out bundles/app
 """
 
 from __future__ import annotations
