@@ -3,8 +3,9 @@
     torchrun --standalone --nproc_per_node 2 -m tritium_builders.training recipe.toml
     accelerate launch --multi_gpu --num_processes 2 -m tritium_builders.training recipe.toml
 
-On CPUs it takes torchrun: accelerate 1.15 starts a single process there. Both say with environment variables how many processes there are, and accelerate's `PartialState`
-joins them: with gloo on CPUs, with NCCL on GPUs.
+On CPUs it takes torchrun: accelerate 1.15 starts a single process there. Both say with
+environment variables how many processes there are, and accelerate's `PartialState` joins them:
+with gloo on CPUs, with NCCL on GPUs.
 """
 
 from __future__ import annotations
