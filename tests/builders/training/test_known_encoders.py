@@ -73,6 +73,8 @@ def test_changed_files_are_read_again(tmp_path: Path) -> None:
     assert fingerprint(known_image_encoder(source, "none", {})) != fingerprint(again)
 
 
+# Not in `make test`: two whole imports of transformers.
+@pytest.mark.full
 def test_the_second_time_transformers_is_not_even_imported() -> None:
     """Each time in a process of its own, as `tritium train` is."""
     code = (
