@@ -154,19 +154,19 @@ def make_report(
     )
 
 
+def held_out_words(fold: int | None, folds: int | None) -> str:
+    """Which items were held out, in words; `fold` None: those that the manifest says."""
+    return "the manifest's test split" if fold is None else f"fold {fold} of {folds}"
+
+
 def render_report(report: TrainingReport) -> RenderableType:
     """Lay the report out for a terminal."""
     from rich.console import Group
     from rich.table import Table
 
-    which = (
-        "the manifest's test split"
-        if report.fold is None
-        else f"fold {report.fold} of {report.folds}"
-    )
     accuracies = Table(
         title=f"{report.app}: accuracy on {report.held_out} held-out items "
-        f"({which}, {len(report.fusion.by_seed)} seeds)"
+        f"({held_out_words(report.fold, report.folds)}, {len(report.fusion.by_seed)} seeds)"
     )
     accuracies.add_column("model")
     accuracies.add_column("mean", justify="right")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tritium_builders.training.curves import Curve, make_curves
 from tritium_builders.training.records import Record
-from tritium_builders.training.report import Figure
+from tritium_builders.training.report import Figure, held_out_words
 from tritium_builders.training.task_details import (
     ScoreFit,
     ThresholdScores,
@@ -146,14 +146,9 @@ def render_task_report(report: TaskReport) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    which = (
-        "the manifest's test split"
-        if report.fold is None
-        else f"fold {report.fold} of {report.folds}"
-    )
     table = Table(
         title=f"{report.app}: {report.measure} on {report.held_out} held-out items "
-        f"({which}, {len(report.fusion.by_seed)} seeds)"
+        f"({held_out_words(report.fold, report.folds)}, {len(report.fusion.by_seed)} seeds)"
     )
     table.add_column("model")
     table.add_column("mean", justify="right")
