@@ -71,6 +71,12 @@ def _unavailable(failure: Failure) -> TritiumClientError:
     return ServerUnavailable(f"{failure.endpoint} is unavailable: {failure.details}")
 
 
+def _restricted(failure: Failure) -> TritiumClientError:
+    return ServerError(
+        f"{failure.endpoint} answers this only with its admin key; give admin_key_file="
+    )
+
+
 def _unreachable(failure: Failure) -> TritiumClientError:
     cause = failure.details.rpartition(": ")[2].rstrip("]")
     return ServerUnavailable(
@@ -116,6 +122,7 @@ _BY_CODE: dict[str, _Make] = {
 _REFINEMENTS: tuple[tuple[str, re.Pattern[str], _Make], ...] = (
     ("INTERNAL", re.compile(r"Stub process .*is not healthy"), _dead_stub),
     ("NOT_FOUND", re.compile(r"has no available versions"), _not_loaded),
+    ("UNAVAILABLE", re.compile(r"protocol is restricted"), _restricted),
     (
         "UNAVAILABLE",
         re.compile(r"^(failed to connect|errors resolving|connections to all backends failing)"),

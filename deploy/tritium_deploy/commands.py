@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
+from tritium_client._command_options import collected
 from tritium_deploy.rollout.commands import rollout_commands
+from tritium_deploy.security import Security
+from tritium_deploy.security_options import security_options
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event, OnEvent
@@ -38,7 +41,9 @@ Examples:
 
   tritium serve --response-cache 256
 
-  tritium serve --admin-key-file admin.key
+  tritium serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
+
+  tritium serve --require-signed signing.key.pub
 
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
@@ -52,6 +57,7 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo_command)
 
 
+@collected("security", security_options)
 def serve_command(
     repository: Annotated[
         Path, typer.Option(help="Model repository that `tritium build` published into.")
@@ -82,12 +88,6 @@ def serve_command(
         bool,
         typer.Option("--router", help="Load APP_route: a canary's split without the SDK."),
     ] = False,
-    admin_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Model control asks for the key in this file; drawn where there is none."
-        ),
-    ] = None,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -98,6 +98,7 @@ def serve_command(
         float, typer.Option(min=0, help="Seconds for requests in flight after SIGTERM or Ctrl-C.")
     ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    security: Security | None = None,
 ) -> None:
     """Serve every live app of a repository on Triton until told to stop.
 
@@ -106,7 +107,6 @@ def serve_command(
     """
     with _interruptible() as signals, _Reporter(as_json) as reporter:
         try:
-            from tritium_deploy.admin_key import read_or_make_key
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
             from tritium_deploy.tuning import read_tuning
@@ -127,7 +127,7 @@ def serve_command(
                 tunings=[read_tuning(path) for path in tuning or []],
                 response_cache_mib=response_cache,
                 router=router,
-                admin_key=None if admin_key_file is None else read_or_make_key(admin_key_file),
+                security=security,
                 on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)

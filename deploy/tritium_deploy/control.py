@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from tritonclient.grpc import InferenceServerClient, model_config_pb2
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from tritium_builders.history import Traffic
-from tritium_deploy.admin_key import HEADER
+from tritium_deploy.access import OPEN, Access
 from tritium_deploy.errors import ControlError
 
 CALL_TIMEOUT_S = 10.0
@@ -35,13 +35,13 @@ class ModelControl:
 
     Args:
         url: Its gRPC address, `host:port`.
-        admin_key: What its model control asks for; None where it asks for nothing.
+        access: How it is reached, and what its model control asks for.
     """
 
-    def __init__(self, url: str, admin_key: str | None = None) -> None:
+    def __init__(self, url: str, access: Access = OPEN) -> None:
         self.url = url
-        self._client = InferenceServerClient(url)
-        self._headers = {} if admin_key is None else {HEADER: admin_key}
+        self._client = access.connect(url)
+        self._headers = access.admin_headers
 
     def live(self) -> bool:
         """Say whether the server answers at all."""

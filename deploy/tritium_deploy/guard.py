@@ -52,7 +52,8 @@ def main() -> None:
     if left.is_set():
         # Nobody else is there to do it. The log stays: somebody may want to know.
         shutil.rmtree(folder / "backends", ignore_errors=True)
-        (folder / "lock").unlink(missing_ok=True)
+        for name in ("lock", "client-roots.pem"):
+            (folder / name).unlink(missing_ok=True)
     _say(f"ended {status}")
 
 

@@ -21,6 +21,7 @@ from tritium_deploy.errors import (
     PlanMismatchError,
     RepositoryError,
     TuningError,
+    UnsignedError,
 )
 from tritium_deploy.live import AppRelease, read_app_release
 from tritium_deploy.loading import UNLOAD_WAIT_S, load_beside, unload
@@ -72,7 +73,7 @@ def place(
         try:
             _require_runs_on(candidate.release, state)
             here = server.here(candidate, state, repository)
-        except (PlanMismatchError, TuningError, _UnfitError) as error:
+        except (PlanMismatchError, UnsignedError, TuningError, _UnfitError) as error:
             fault = f"server {server.endpoint}: {error}"
             raise CandidateError(candidate.name, candidate.release.number, fault) from error
         placements[server] = Placement(
