@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tritonclient.grpc import InferenceServerClient
 
 from tritium_client import Tls
-from tritium_client._admin_key import HEADER
+from tritium_client._admin_key import HEADER, local_key
 
 CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -25,12 +24,16 @@ class Access:
     tls: Tls | None = None
     """None for plain text."""
     admin_key: str | None = field(default=None, repr=False)
-    """What the server's model control asks for; None where it asks for nothing."""
+    """What the server's model control asks for; None for the key of a server of this user on this
+    machine, if it is one."""
 
-    @property
-    def admin_headers(self) -> Mapping[str, str]:
-        """GRPC metadata of calls to model control."""
-        return {} if self.admin_key is None else {HEADER: self.admin_key}
+    def admin_headers(self, endpoint: str) -> dict[str, str]:
+        """GRPC metadata of calls to model control of one server, `host:port`.
+
+        A local server's key is looked up each time: started again, it has another one.
+        """
+        key = local_key(endpoint) if self.admin_key is None else self.admin_key
+        return {} if key is None else {HEADER: key}
 
     def connect(self, endpoint: str) -> InferenceServerClient:
         """A client of one server, `host:port`; nothing is sent before its first call."""
@@ -43,5 +46,5 @@ class Access:
         )
 
 
-OPEN = Access()
-"""Plain text, to a server that asks for nothing."""
+PLAIN = Access()
+"""Plain text, and the key of a local server."""

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from tritium_builders.history import Traffic
-from tritium_deploy.access import OPEN, Access
+from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.errors import ControlError
 
 CALL_TIMEOUT_S = 10.0
@@ -38,10 +38,10 @@ class ModelControl:
         access: How it is reached, and what its model control asks for.
     """
 
-    def __init__(self, url: str, access: Access = OPEN) -> None:
+    def __init__(self, url: str, access: Access = PLAIN) -> None:
         self.url = url
         self._client = access.connect(url)
-        self._headers = access.admin_headers
+        self._access = access
 
     def live(self) -> bool:
         """Say whether the server answers at all."""
@@ -74,7 +74,7 @@ class ModelControl:
             self._client.load_model(
                 model,
                 config=None if config is None else _to_json(config),
-                headers=self._headers,
+                headers=self._access.admin_headers(self.url),
                 client_timeout=timeout_s,
             )
 
@@ -96,7 +96,7 @@ class ModelControl:
             self._client.load_model(
                 model,
                 config=_to_json(config),
-                headers=self._headers,
+                headers=self._access.admin_headers(self.url),
                 client_timeout=timeout_s,
             )
 
@@ -107,7 +107,9 @@ class ModelControl:
             ControlError: with Triton's reason.
         """
         with _translated(f"unload {model}"):
-            self._client.unload_model(model, headers=self._headers, client_timeout=CALL_TIMEOUT_S)
+            self._client.unload_model(
+                model, headers=self._access.admin_headers(self.url), client_timeout=CALL_TIMEOUT_S
+            )
 
     def states(self) -> dict[str, list[ModelState]]:
         """The state of every model in the repository, one entry for each version.
@@ -117,7 +119,7 @@ class ModelControl:
         """
         with _translated("list models"):
             index = self._client.get_model_repository_index(
-                headers=self._headers, client_timeout=CALL_TIMEOUT_S
+                headers=self._access.admin_headers(self.url), client_timeout=CALL_TIMEOUT_S
             )
         states: dict[str, list[ModelState]] = {}
         for model in index.models:

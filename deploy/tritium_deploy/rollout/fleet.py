@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from tritium_builders.signing import TrustedKeys
 from tritium_client import contract
-from tritium_client._admin_key import local_key
 from tritium_deploy.accelerator import NONE, Accelerator
-from tritium_deploy.access import OPEN, Access
+from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError, KeyRefusedError, UnreachableError
 from tritium_deploy.golden import GoldenReplay
@@ -189,7 +188,7 @@ class Fleet:
         ValueError: an endpoint is not host:port.
     """
 
-    def __init__(self, endpoints: Sequence[str], access: Access = OPEN) -> None:
+    def __init__(self, endpoints: Sequence[str], access: Access = PLAIN) -> None:
         found = {
             address: _access_to(address, endpoint, access)
             for endpoint in endpoints
@@ -266,8 +265,6 @@ def resolve(endpoint: str) -> list[str]:
 
 def _access_to(address: str, endpoint: str, access: Access) -> Access:
     """What one server wants to see; `address` is one of those behind `endpoint`."""
-    if access.admin_key is None:
-        access = replace(access, admin_key=local_key(address))
     if access.tls is not None and access.tls.server_name is None and address != endpoint:
         # Its certificate is for the name that somebody gave, not for what that resolves to.
         name = endpoint.rpartition(":")[0].strip("[]")
