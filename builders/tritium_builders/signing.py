@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from tritium_builders.bundle import file_entry
 from tritium_builders.durable import replace_file
 from tritium_builders.errors import SignatureError
-from tritium_builders.release import RELEASE_FILE, Record, Release, load_release, release_folder
+from tritium_builders.release import RELEASE_FILE, Record, Release, read_release, release_folder
 
 SIGNATURE_FILE = f"{RELEASE_FILE}.sig"
 PREAMBLE = b"tritium release signature 1\n"
@@ -149,8 +149,7 @@ def sign_release(repository: Path, app: str, number: int, key: Path) -> Signatur
         OSError: the signature cannot be written.
     """
     private = read_private_key(key)
-    folder = release_folder(repository, app, number)
-    release = load_release(folder)
+    release = read_release(repository, app, number)
     files = _hashes(repository, release)
     _require_as_published(release, files)
     unsigned = Signature(
@@ -162,7 +161,7 @@ def sign_release(repository: Path, app: str, number: int, key: Path) -> Signatur
     )
     made = base64.b64encode(private.sign(unsigned.signed_bytes)).decode()
     signature = unsigned.model_copy(update={"signature": made})
-    replace_file(folder / SIGNATURE_FILE, signature.model_dump_json(indent=2) + "\n")
+    replace_file(_signature_path(repository, release), signature.model_dump_json(indent=2) + "\n")
     return signature
 
 
@@ -194,12 +193,12 @@ def verify_release(repository: Path, release: Release, trusted: TrustedKeys) -> 
     for path in sorted(found.keys() | signature.files.keys()):
         if found.get(path) == signature.files.get(path):
             continue
-        what = (
-            "differs from" if path in found and path in signature.files else "is missing, and was"
-        )
-        if path not in signature.files:
-            what = "was added to"
-        raise SignatureError(f"{name}: {path} {what} what was signed; build the release again")
+        what = "differs from what was signed"
+        if path not in found:
+            what = "was signed, and is not there"
+        elif path not in signature.files:
+            what = "is there, and was not signed"
+        raise SignatureError(f"{name}: {path} {what}; build the release again")
 
 
 def is_signed(repository: Path, release: Release) -> bool:

@@ -206,7 +206,7 @@ def status(
         return
     if interval is not None:
         raise typer.BadParameter("--interval needs --watch")
-    with usage_errors(), Client(url, tls=tls) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         server = client.server_status(timeout_s=timeout)
         names = client.apps(timeout_s=timeout) if app is None else (app,)
         apps = [client.status(name, timeout_s=timeout) for name in names]

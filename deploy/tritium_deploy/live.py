@@ -22,7 +22,7 @@ from tritium_builders.release import (
     Release,
     list_apps,
     live_release,
-    load_release,
+    read_release,
     release_folder,
 )
 from tritium_builders.samples import Sample, read_samples
@@ -189,9 +189,9 @@ def read_app_release(
         PlanMismatchError: its plans are for another TensorRT or another GPU.
         UnsignedError: it is not signed, or is not what was signed.
     """
-    folder = release_folder(repository, app, number)
     try:
-        release = load_release(folder)
+        folder = release_folder(repository, app, number)
+        release = read_release(repository, app, number)
         if trusted is not None:
             require_signed(repository, release, trusted)
         golden = read_samples(folder, GOLDEN)
