@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke sync-client check audit format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,11 +111,15 @@ sdk-table: $(READY)  ## what the SDK costs, and what callers see when something 
 sync-client: $(READY)  ## write the SDK's sync client from its async source
 	@$(BIN)/python tools/generate_sync.py
 
-check: $(READY)  ## format, lint, types, dependency direction
+check: $(READY)  ## format, lint, security lint, types, dependency direction
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/bandit -q -c pyproject.toml -r client builders deploy benchmarks tools
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+audit: $(READY)  ## known vulnerabilities of what constraints.txt pins; needs the network
+	@PYTHON="$(BIN)/python" tools/audit.sh
 
 format: $(READY)  ## format and mend what can be mended
 	@$(BIN)/ruff format .

@@ -24,7 +24,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 # nosec B108 # where POSIX shared memory lives
 PATIENCE_S = 10.0
 
 

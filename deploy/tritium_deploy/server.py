@@ -34,6 +34,7 @@ from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
 
 DRAIN_TIMEOUT_S = 30.0
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 # nosec B104 # what somebody may ask for, not a default
 IMPATIENCE_S = 0.5
 """Between SIGTERM and SIGKILL for a server that has nothing to finish, or cannot."""
 
@@ -343,7 +344,7 @@ class Server:
     def _address(self) -> str:
         """Where this machine itself reaches the server."""
         host = self._triton_options.host
-        return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a comparison
+        return "127.0.0.1" if host == EVERY_ADDRESS else host
 
     def _start(self) -> None:
         ports, host = self.ports, self._triton_options.host

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.malformed import LIES, PREFACE, SETTINGS, SHARES, lies, malfo
 
 from tritium_client import Client
 from tritium_deploy import Ports, Server, serve
+from tritium_deploy.errors import ServerDiedError
 
 pytestmark = pytest.mark.e2e
 
@@ -150,3 +152,35 @@ def test_streams_that_are_left_cost_the_drain_its_time_and_no_more(server: Serve
     assert not server.close(DRAIN_S), "newer Tritons may drain: then docs/hostile-inputs.md is old"
     assert time.monotonic() - began < DRAIN_S + 10
     assert not alive(pids)
+
+
+@pytest.mark.full
+def test_what_crashes_triton_over_http_needs_http_on_loopback(
+    repository: Path, start: Callable[..., Server]
+) -> None:
+    """The request itself (CVE-2025-23311), so that it is known when a newer Triton takes it."""
+    publish(repository)
+    server = start(http=True, host="0.0.0.0")
+    with pytest.raises(OSError, match=r"refused|unreachable|timed out"):
+        socket.create_connection((own_address(), server.ports.http), timeout=2)
+    head = (
+        b"POST /v2/models/tiny_classify_text/infer HTTP/1.1\r\nHost: x\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    chunks = b"1\r\nA\r\n" * 1_000_000 + b"0\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.ports.http), timeout=60) as connection,
+        contextlib.suppress(OSError),
+    ):
+        connection.sendall(head + chunks)
+        connection.recv(100)
+    with pytest.raises(ServerDiedError, match="was killed by SIGSEGV"):
+        server.wait(30)
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # nothing is sent
+        address: str = probe.getsockname()[0]
+        return address
