@@ -184,3 +184,12 @@ def own_address() -> str:
         probe.connect(("192.0.2.1", 9))  # nothing is sent
         address: str = probe.getsockname()[0]
         return address
+
+
+def test_the_page_and_the_list_agree() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "hostile-inputs.md").read_text(encoding="utf-8")
+    kinds = Counter(item.kind for item in malformed(1000))
+    for kind, count in kinds.items():
+        assert re.search(rf"^\| {kind} \|.*\| {count} \|$", page, re.MULTILINE), kind
+    words = " ".join(page.split())
+    assert [name for name in LIES if name not in words] == []
