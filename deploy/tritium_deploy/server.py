@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,9 @@ from tritium_deploy.follow import Follower
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
 from tritium_deploy.live import load_live_apps, machines, on_machine
+from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.ports import Ports
-from tritium_deploy.progress import Clock, Counter, raise_first_error
+from tritium_deploy.progress import Clock, Counter, in_parallel
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
@@ -153,6 +153,7 @@ class Server:
         self._options = options
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in served.live})
+        self._metrics = ServerMetrics(triton, served, self._board)
         self._control = ModelControl(self.grpc_url, triton_options.admin_key)
         self._cached = triton_options.response_cache_mib > 0
         self._replay = GoldenReplay(self.grpc_url, cached=self._cached)
@@ -206,7 +207,7 @@ class Server:
 
     @property
     def step_metrics_url(self) -> str:
-        """What the steps of apps' `encoders` have done, in Prometheus' text format."""
+        """What this server says of itself, and of the steps of apps' `encoders`, to Prometheus."""
         return f"http://{self._address}:{self.ports.ready}/metrics"
 
     @property
@@ -324,7 +325,7 @@ class Server:
             ports.ready,
             self._board,
             lambda: not self._triton.exited.is_set(),
-            self._triton.step_metrics,
+            self._metrics.exposition,
         )
         if self._router is not None:
             self._router.write(self._served.live)
@@ -341,6 +342,7 @@ class Server:
             self._served,
             self._follower.look,
             self._board,
+            self._metrics,
             self._options.watch,
             self._clock.on_event,
             self._note_death,
@@ -433,18 +435,7 @@ class Server:
         )
 
     def _in_parallel(self, items: Sequence[str], act: Callable[[str], None], what: str) -> None:
-        count = Counter(partial(self._progress, what, len(items)))
-
-        def one(item: str) -> None:
-            act(item)
-            count()
-
-        pool = ThreadPoolExecutor(LOADS_IN_FLIGHT, thread_name_prefix="load")
-        try:
-            raise_first_error(pool.submit(one, item) for item in items)
-        finally:
-            # A load that hangs ends with its server; waiting for it here would hang as well.
-            pool.shutdown(wait=False, cancel_futures=True)
+        in_parallel(items, act, partial(self._progress, what, len(items)), LOADS_IN_FLIGHT)
 
     def _progress(self, what: str, total: int, done: int) -> None:
         self._clock.on_event(

@@ -88,6 +88,11 @@ class Triton:
         self.router = self._folder.router
 
     @property
+    def started(self) -> bool:
+        """Whether there is, or was, a process."""
+        return self._pid is not None
+
+    @property
     def pid(self) -> int:
         """The process id of tritonserver."""
         if self._pid is None:
