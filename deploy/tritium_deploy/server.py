@@ -26,6 +26,7 @@ from tritium_deploy.progress import Clock, Counter, in_parallel
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
+from tritium_deploy.tracing import Tracing
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
@@ -60,6 +61,7 @@ def serve(
     response_cache_mib: int = 0,
     router: bool = False,
     admin_key: str | None = None,
+    tracing: Tracing | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -81,6 +83,7 @@ def serve(
         router: Load `<app>_route`, too, which makes a canary's split for callers without the SDK.
         admin_key: What model control, logging and trace settings ask for from now on; None for
             nothing. `tritium rollout` needs it, too.
+        tracing: Where OpenTelemetry spans of requests go, and of which; None for none.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -117,6 +120,7 @@ def serve(
         response_cache_mib=response_cache_mib,
         router=router,
         admin_key=admin_key,
+        tracing=tracing,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(

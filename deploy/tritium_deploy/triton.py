@@ -30,6 +30,7 @@ from tritium_deploy.stubs import (
     list_stubs,
     remove_region,
 )
+from tritium_deploy.tracing import Tracing
 
 MEBIBYTE = 1024 * 1024
 REGION_BYTES = MEBIBYTE
@@ -63,6 +64,8 @@ class TritonOptions:
     """Serve the models of `Triton.router` beside those of the repository."""
     admin_key: str | None = None
     """What model control, logging and trace settings ask for; None for nothing."""
+    tracing: Tracing | None = None
+    """None: no request is traced."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -236,6 +239,8 @@ class Triton:
             f"--grpc-port={ports.grpc}",
             f"--metrics-address={options.host}",
             f"--metrics-port={ports.metrics}",
+            # p50, p95 and p99 of each model: this Triton has no histograms for them.
+            "--metrics-config=summary_latencies=true",
             f"--allow-http={str(options.http).lower()}",
             "--http-address=127.0.0.1",
             f"--http-port={ports.http}",
@@ -243,6 +248,7 @@ class Triton:
             f"--id={contract.format_server_id(options.apps)}",
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
             *self._restrictions(),
+            *(options.tracing.arguments() if options.tracing else []),
             *(
                 [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
                 if options.response_cache_mib
