@@ -164,12 +164,15 @@ ROWS: dict[str, list[Chart]] = {
             width=12,
         ),
         Chart(
-            "Mean latency of releases",
+            "Mean latency",
             "s",
             {
                 "{{app}} r{{release}}": (
                     'tritium:release_latency_seconds:mean5m{app=~"$app", release=~"$release"}'
-                )
+                ),
+                "{{entry_point}} r{{release}}": (
+                    'tritium:latency_seconds:mean5m{app=~"$app", release=~"$release"}'
+                ),
             },
             "Over all servers; canary beside live.",
             width=6,

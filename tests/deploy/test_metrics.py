@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.calls import get, wait_until
+from tests.deploy.calls import wait_until
 from tests.deploy.rollout.conftest import QUICK
 from tests.deploy.tiny_repository import TinyApp, publish, publish_candidate
 from tests.support import monitoring
@@ -23,8 +23,14 @@ from tests.support.prometheus import Prometheus, program, prometheus
 from tritium_builders import servables
 from tritium_client import Client, TritiumClientError
 from tritium_deploy import Ports, Server, serve
+from tritium_deploy.installation import find_installation
+from tritium_deploy.live import load_live_apps
+from tritium_deploy.metrics import ServerMetrics
+from tritium_deploy.readiness import StatusBoard
 from tritium_deploy.rollout import Rollout
+from tritium_deploy.served import ServedApps
 from tritium_deploy.server import ServeOptions
+from tritium_deploy.triton import Triton, TritonOptions
 from tritium_deploy.watch import WatchOptions
 
 COUNTING: Mapping[Any, Mapping[str, str]] = {
@@ -148,6 +154,15 @@ def test_every_metric_that_is_asked_for_is_exported(watched: Watched) -> None:
     assert names - exported == set()
 
 
+def test_the_page_lists_every_metric_of_tritium_serve(watched: Watched) -> None:
+    exported = {
+        str(name)
+        for name in watched.prometheus.get("metadata")
+        if name.startswith("tritium_") and not name.endswith("_created")
+    }
+    assert monitoring.listed_metrics() == exported
+
+
 def test_releases_are_known_by_their_stage_and_share(watched: Watched) -> None:
     ask = watched.prometheus.value
     assert ask('tritium_release_info{release="1", stage="live"}') == 1
@@ -183,11 +198,28 @@ def test_p99_is_what_triton_measured(watched: Watched) -> None:
     assert 0.0001 < seconds < 5
 
 
-def test_a_server_that_drains_says_so(run_folders: Path, tmp_path: Path) -> None:
+def test_a_server_says_from_its_start_what_state_it_is_in(
+    run_folders: Path, tmp_path: Path
+) -> None:
     publish(tmp_path)
-    with serve(tmp_path, ports=Ports.free()) as server:
-        assert metric(server, 'tritium_ready{app="tiny"}') == 1
-        server._board.drain("the server is shutting down")
-        assert metric(server, 'tritium_ready{app="tiny"}') == 0
-        assert metric(server, 'tritium_app_state{app="tiny",state="draining"}') == 1
-        assert get(server.ready_url)[0] == 503
+    installation = find_installation()
+    live = load_live_apps(tmp_path, None, installation)
+    board = StatusBoard({"tiny": 1})
+    triton = Triton(installation, TritonOptions(tmp_path, Ports.free()))
+    try:
+        found = ServerMetrics(triton, ServedApps(tmp_path, live, {}), board)
+
+        def says(state: str) -> bool:
+            lines = found.exposition().decode().splitlines()
+            ready = f'tritium_ready{{app="tiny"}} {float(state == "ready")}'
+            return (
+                ready in lines and f'tritium_app_state{{app="tiny",state="{state}"}} 1.0' in lines
+            )
+
+        assert says("loading")
+        board.set_ready("tiny")
+        assert says("ready")
+        board.drain("the server is shutting down")
+        assert says("draining")
+    finally:
+        triton.stop(keep_log=False)

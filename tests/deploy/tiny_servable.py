@@ -70,7 +70,7 @@ class TritonPythonModel:
         self._count: Callable[[str, int, float, int], None] = lambda *_: None
         if "counts" in spec:
             sys.path.insert(0, spec["counts"])
-            from encoders import step_metrics
+            from encoders import step_metrics  # type: ignore[import-not-found]
 
             self._count = step_metrics({self._role: {"model": args["model_name"]}})
 

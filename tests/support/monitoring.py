@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Rule:
     for_: str
 
 
+@cache
 def rules() -> list[Rule]:
     """Every rule of deploy/monitoring/rules."""
     return [
@@ -109,3 +111,45 @@ def names_in_the_chart() -> set[str]:
     chart = FOLDER.parent / "helm"
     files = (path for path in sorted(chart.rglob("*")) if path.is_file())
     return {name for path in files for name in re.findall(r"\bnv_[a-z_]+", path.read_text("utf-8"))}
+
+
+PAGE = FOLDER.parents[1] / "docs" / "monitoring.md"
+RUNBOOK = PAGE.with_name("runbook.md")
+
+
+def listed_metrics() -> set[str]:
+    """The metrics of `tritium serve` in the page's table."""
+    return set(re.findall(r"^\| `(tritium_\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE))
+
+
+def listed_alerts() -> dict[str, str]:
+    """Alert -> severity, in the page's table."""
+    return dict(re.findall(r"^\| (Tritium\w+) \| (\w+) \|", PAGE.read_text("utf-8"), re.MULTILINE))
+
+
+@dataclass(frozen=True)
+class AlertCase:
+    """What promtool expects of one alert at one time."""
+
+    alert: str
+    fired: list[dict[str, str]]
+    """The labels of what fires; empty for the case in which it does not."""
+
+
+@cache
+def alert_cases() -> list[AlertCase]:
+    """Every case of deploy/monitoring/tests, one for each alert that it is about."""
+    names = [rule.name for rule in rules() if rule.is_alert]
+    return [
+        AlertCase(name, [_labels(sample["labels"]) for sample in check["exp_samples"]])
+        for path in sorted((FOLDER / "tests").glob("*.yml"))
+        for test in yaml.safe_load(path.read_text("utf-8"))["tests"]
+        for check in test["promql_expr_test"]
+        for name in names
+        if (asked := re.match(r'ALERTS\{alertname=~?"([^"]+)"', check["expr"]))
+        and re.fullmatch(asked[1], name)
+    ]
+
+
+def _labels(series: str) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)="([^"]*)"', series))
