@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.calls import wait_until
+from tests.deploy.calls import exported, wait_until
 from tests.deploy.rollout.conftest import QUICK
 from tests.deploy.tiny_repository import TinyApp, publish, publish_candidate
 from tests.support import monitoring
@@ -121,19 +120,11 @@ def traffic(server: Server) -> Iterator[None]:
 
 def kill_a_stub_of(server: Server, model: str) -> None:
     name = f'tritium_stub_restarts_total{{model="{model}"}}'
-    assert metric(server, name) == 0
+    assert exported(server, name) == 0
     os.kill(
         next(stub.pid for stub in server._triton.stubs() if stub.model == model), signal.SIGKILL
     )
-    assert wait_until(lambda: metric(server, name) == 1, 10)
-
-
-def metric(server: Server, name: str) -> float:
-    """The value of one line of what `tritium serve` exports."""
-    with urllib.request.urlopen(server.step_metrics_url, timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{name} ")]
-    return float(line.split()[-1])
+    assert wait_until(lambda: exported(server, name) == 1, 10)
 
 
 def test_every_rule_and_every_panel_finds_data(watched: Watched) -> None:
@@ -147,20 +138,20 @@ def test_prometheus_evaluates_every_rule_without_an_error(watched: Watched) -> N
 
 
 def test_every_metric_that_is_asked_for_is_exported(watched: Watched) -> None:
-    exported = set(watched.prometheus.get("label/__name__/values"))
+    found = set(watched.prometheus.get("label/__name__/values"))
     asked = {query for _, query in monitoring.panels()}
     asked |= {rule.expression for rule in monitoring.rules()}
     names = set().union(*map(monitoring.metric_names, asked), monitoring.names_in_the_chart())
-    assert names - exported == set()
+    assert names - found == set()
 
 
 def test_the_page_lists_every_metric_of_tritium_serve(watched: Watched) -> None:
-    exported = {
+    found = {
         str(name)
         for name in watched.prometheus.get("metadata")
         if name.startswith("tritium_") and not name.endswith("_created")
     }
-    assert monitoring.listed_metrics() == exported
+    assert monitoring.listed_metrics() == found
 
 
 def test_releases_are_known_by_their_stage_and_share(watched: Watched) -> None:
