@@ -197,8 +197,8 @@ ROWS: dict[str, list[Chart]] = {
                 ),
                 "{{app}} refused inputs": f"sum by (app) (tritium:refused:rate5m{{{HERE}}})",
             },
-            "BACKEND: the step failed, or refused its input. REJECTED: its queue was full, or the "
-            "time in it was over. CANCELED: the caller gave up.",
+            "BACKEND: the step broke, or its process died. REJECTED: the time in its queue was "
+            "over. CANCELED: the caller gave up. A full queue is seen by release alone.",
         ),
         Chart(
             "Cache hits",

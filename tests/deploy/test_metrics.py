@@ -6,22 +6,25 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.calls import exported, wait_until
+from tests.deploy.calls import exported, infer, wait_until
 from tests.deploy.rollout.conftest import QUICK
 from tests.deploy.tiny_repository import TinyApp, publish, publish_candidate
 from tests.support import monitoring
 from tests.support.prometheus import Prometheus, program, prometheus
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from tritium_builders import servables
 from tritium_client import Client, TritiumClientError
 from tritium_deploy import Ports, Server, serve
+from tritium_deploy.control import FAILURE_COUNTS
 from tritium_deploy.installation import find_installation
 from tritium_deploy.live import load_live_apps
 from tritium_deploy.metrics import ServerMetrics
@@ -214,3 +217,20 @@ def test_a_server_says_from_its_start_what_state_it_is_in(
         assert says("draining")
     finally:
         triton.stop(keep_log=False)
+
+
+def test_triton_counts_what_an_ensemble_fails_twice(
+    shared: Server, connect: Callable[[Server], InferenceServerClient]
+) -> None:
+    client = connect(shared)
+
+    def counted() -> int:
+        found = client.get_inference_statistics("tiny_classify_text_r1").model_stats[0]
+        return int(found.inference_stats.fail.count)
+
+    before = counted()
+    for _ in range(3):
+        with pytest.raises(InferenceServerException):
+            infer(client, "tiny_classify_text", {"text": b"refuse this"})
+    # Where this has changed, `tritium:failures:rate5m` and FAILURE_COUNTS have to as well.
+    assert wait_until(lambda: counted() == before + 3 * FAILURE_COUNTS, 5)

@@ -12,6 +12,8 @@ from tests.support import monitoring
 from tests.support.monitoring import FOLDER, Rule
 from tests.support.prometheus import program
 
+from tritium_builders.configs import MAX_QUEUE
+
 ROOT = Path(__file__).parents[2]
 ALERTS = [rule for rule in monitoring.rules() if rule.is_alert]
 SEVERITIES = {"critical", "warning", "info"}
@@ -82,3 +84,10 @@ def test_a_panel_is_chosen_by_server_app_and_release() -> None:
     for panel in monitoring.dashboard()["panels"]:
         for target in panel.get("targets", []):
             assert re.search(r"\$(instance|app)\b", target["expr"]), panel["title"]
+
+
+def test_a_queue_is_nearly_full_before_it_refuses() -> None:
+    (alert,) = (rule for rule in ALERTS if rule.name == "TritiumSaturated")
+    bound = re.search(r"queued_requests\) > (\d+)", alert.expression)
+    assert bound is not None
+    assert 0.5 * MAX_QUEUE < int(bound[1]) < 0.9 * MAX_QUEUE
