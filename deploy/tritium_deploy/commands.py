@@ -45,6 +45,8 @@ Examples:
 
   tritium serve --require-signed signing.key.pub
 
+  tritium serve --trace-endpoint http://127.0.0.1:4318/v1/traces
+
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
 """
@@ -88,6 +90,18 @@ def serve_command(
         bool,
         typer.Option("--router", help="Load APP_route: a canary's split without the SDK."),
     ] = False,
+    trace_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Send OpenTelemetry spans there: http://HOST:4318/v1/traces."
+        ),
+    ] = None,
+    trace_rate: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Trace one in N requests besides those whose callers trace; 0 for none."
+        ),
+    ] = 0,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -105,10 +119,13 @@ def serve_command(
     Ready means that every golden sample was answered through Triton as PyTorch answered it at
     build. SIGTERM or Ctrl-C finishes the requests in flight first; a second one stops at once.
     """
+    if trace_rate and trace_endpoint is None:
+        raise typer.BadParameter("it needs --trace-endpoint", param_hint="--trace-rate")
     with _interruptible() as signals, _Reporter(as_json) as reporter:
         try:
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
+            from tritium_deploy.tracing import Tracing
             from tritium_deploy.tuning import read_tuning
 
             ports = (
@@ -128,6 +145,7 @@ def serve_command(
                 response_cache_mib=response_cache,
                 router=router,
                 security=security,
+                tracing=Tracing(trace_endpoint, trace_rate) if trace_endpoint else None,
                 on_event=_both(signals.note, reporter),
             )
             drained = _run(server, signals, drain_timeout)

@@ -7,6 +7,7 @@
     │   ├── RepositoryError         the repository, or a release in it, cannot be served
     │   │   ├── PlanMismatchError   its plans are for another TensorRT or another GPU
     │   │   └── UnsignedError       it is not signed, or is not what was signed
+    │   ├── TracingError            where traces shall go is no address for them
     │   ├── TuningError             a tuning file cannot be used, or does not fit the release
     │   ├── CertificateError        a certificate or its key cannot be used
     │   ├── PortTakenError          another process listens on a port
@@ -63,6 +64,10 @@ class UnsignedError(RepositoryError):
 
 class CertificateError(ServeError):
     """A certificate or its key cannot be used."""
+
+
+class TracingError(ServeError):
+    """Where traces shall go is no address that spans can be sent to."""
 
 
 class TuningError(ServeError):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tritium_deploy.control import ModelControl, load_reason
 from tritium_deploy.errors import ControlError, LoadError
-from tritium_deploy.progress import Counter, raise_first_error
+from tritium_deploy.progress import in_parallel
 from tritium_deploy.triton import Triton
 
 LOADS_IN_FLIGHT = 8
@@ -63,15 +62,6 @@ class FirstLoad:
         Raises:
             LoadError: of the first that fails.
         """
-        count = Counter(on_progress)
-
-        def one(model: str) -> None:
-            self.load(model, config(model))
-            count()
-
-        pool = ThreadPoolExecutor(LOADS_IN_FLIGHT, thread_name_prefix="load")
-        try:
-            raise_first_error(pool.submit(one, model) for model in models)
-        finally:
-            # A load that hangs ends with its server; waiting for it here would hang as well.
-            pool.shutdown(wait=False, cancel_futures=True)
+        in_parallel(
+            models, lambda model: self.load(model, config(model)), on_progress, LOADS_IN_FLIGHT
+        )

@@ -22,6 +22,7 @@ from tritium_deploy.follow import Follower
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
 from tritium_deploy.live import load_live_apps, machines, on_machine
+from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.ports import Ports
 from tritium_deploy.progress import Clock, Counter
 from tritium_deploy.protection import Protection
@@ -29,6 +30,7 @@ from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
 from tritium_deploy.security import Security
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
+from tritium_deploy.tracing import Tracing
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
@@ -63,6 +65,7 @@ def serve(
     response_cache_mib: int = 0,
     router: bool = False,
     security: Security | None = None,
+    tracing: Tracing | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -84,6 +87,7 @@ def serve(
         router: Load `<app>_route`, too, which makes a canary's split for callers without the SDK.
         security: TLS, the admin key, signed releases; None for plain text, a key that local clients
             of the same user find by themselves, and releases that need no signature.
+        tracing: Where OpenTelemetry spans of requests go, and of which; None for none.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -124,6 +128,7 @@ def serve(
         router=router,
         admin_key=protection.access.admin_key,
         tls=protection.tls,
+        tracing=tracing,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(
@@ -162,6 +167,7 @@ class Server:
         self._options = options
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in served.live})
+        self._metrics = ServerMetrics(triton, served, self._board)
         self._protection = protection
         access = protection.access
         self._control = ModelControl(self.grpc_url, access)
@@ -220,7 +226,7 @@ class Server:
 
     @property
     def step_metrics_url(self) -> str:
-        """What the steps of apps' `encoders` have done, in Prometheus' text format."""
+        """What this server says of itself, and of the steps of apps' `encoders`, to Prometheus."""
         return f"http://{self._address}:{self.ports.ready}/metrics"
 
     @property
@@ -353,7 +359,7 @@ class Server:
             ports.ready,
             self._board,
             lambda: not self._triton.exited.is_set(),
-            self._triton.step_metrics,
+            self._metrics.exposition,
         )
         if self._router is not None:
             self._router.write(self._served.live)
@@ -372,6 +378,7 @@ class Server:
             self._served,
             self._follower.look,
             self._board,
+            self._metrics,
             self._options.watch,
             self._clock.on_event,
             self._note_death,

@@ -31,6 +31,7 @@ from tritium_deploy.stubs import (
     list_stubs,
     remove_region,
 )
+from tritium_deploy.tracing import Tracing
 
 MEBIBYTE = 1024 * 1024
 REGION_BYTES = MEBIBYTE
@@ -67,6 +68,8 @@ class TritonOptions:
     """
     tls: CheckedTls | None = None
     """Of gRPC; None for plain text."""
+    tracing: Tracing | None = None
+    """None: no request is traced."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -90,6 +93,11 @@ class Triton:
         self.exited = threading.Event()
         self.log = options.log or self._folder.log
         self.router = self._folder.router
+
+    @property
+    def started(self) -> bool:
+        """Whether there is, or was, a process."""
+        return self._pid is not None
 
     @property
     def pid(self) -> int:
@@ -235,6 +243,8 @@ class Triton:
             f"--grpc-port={ports.grpc}",
             f"--metrics-address={options.host}",
             f"--metrics-port={ports.metrics}",
+            # p50, p95 and p99 of each model: this Triton has no histograms for them.
+            "--metrics-config=summary_latencies=true",
             f"--allow-http={str(options.http).lower()}",
             "--http-address=127.0.0.1",
             f"--http-port={ports.http}",
@@ -243,6 +253,7 @@ class Triton:
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
             *self._restrictions(),
             *self._tls(),
+            *(options.tracing.arguments() if options.tracing else []),
             *(
                 [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
                 if options.response_cache_mib

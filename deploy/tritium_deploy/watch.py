@@ -20,6 +20,7 @@ from tritium_deploy.errors import ControlError, GoldenError, ReleaseError
 from tritium_deploy.events import Event, OnEvent
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.live import AppRelease
+from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.readiness import StatusBoard
 from tritium_deploy.router import INSTANCES
 from tritium_deploy.served import ServedApps
@@ -86,6 +87,7 @@ class Watcher:
         served: What it serves.
         look: Finds out what it serves by now.
         board: Where the apps' states are kept.
+        metrics: Counts restarts and probes.
         options: When to heal.
         on_event: Told what happens, from the watcher's threads.
         on_exit: Called once when tritonserver ends by itself.
@@ -99,6 +101,7 @@ class Watcher:
         served: ServedApps,
         look: Callable[[], None],
         board: StatusBoard,
+        metrics: ServerMetrics,
         options: WatchOptions,
         on_event: OnEvent,
         on_exit: Callable[[], None],
@@ -109,6 +112,7 @@ class Watcher:
         self._served = served
         self._look = look
         self._board = board
+        self._metrics = metrics
         self._options = options
         self._on_event = on_event
         self._on_exit = on_exit
@@ -213,6 +217,7 @@ class Watcher:
             else:
                 now = time.monotonic()
                 self._replaced.update((pid, now) for pid in before)
+                self._metrics.restarted(model)
                 return True
         return False
 
@@ -266,15 +271,18 @@ class Watcher:
                 if self._board.state(app.name) not in ("ready", "unwell"):
                     misses[app.name] = 0
                     continue
+                began = time.monotonic()
                 try:
                     self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
                 except ReleaseError:
                     self._look_again()
                 except GoldenError as error:
                     misses[app.name] += 1
+                    self._metrics.probe_failed(app.name)
                     self._note_miss(app, error, misses[app.name])
                 else:
                     misses[app.name] = 0
+                    self._metrics.probed(app.name, time.monotonic() - began)
                     self._note_answer(app)
 
     def _look_again(self) -> None:

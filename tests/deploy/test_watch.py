@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.deploy.calls import get, infer, regions, wait_until
+from tests.deploy.calls import exported, get, infer, regions, wait_until
 from tests.deploy.conftest import Start
 from tests.deploy.tiny_repository import TinyApp, golden, publish
 from tritonclient.grpc import InferenceServerClient
@@ -217,6 +217,7 @@ def test_a_hung_stub_makes_the_app_unwell_until_it_answers(
     )
     busy.start()
     assert wait_until(lambda: server.apps[0].state == "unwell", 10)
+    assert exported(server, 'tritium_golden_probe_failures_total{app="tiny"}') >= 2
     assert "no answer within 0.5 s" in server.apps[0].reason
     busy.join()
     assert wait_until(lambda: server.ready, 10)
