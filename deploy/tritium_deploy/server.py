@@ -167,7 +167,7 @@ class Server:
         self._options = options
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in served.live})
-        self._metrics = ServerMetrics(triton, served, self._board)
+        self._metrics = ServerMetrics(triton, served, self._board, protection.certificate_expires)
         self._protection = protection
         access = protection.access
         self._control = ModelControl(self.grpc_url, access)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,7 +77,12 @@ NAME = "models.example.org"
 def test_a_client_that_is_known_is_answered(secure: Secure) -> None:
     assert secure.server.ready, "its own clients asked golden samples"
     assert ask(secure, secure.tls(server_name=NAME)) in ("cat", "dog", "bird")
-    assert secure.server.certificate_expires is not None
+    expires = secure.server.certificate_expires
+    assert expires is not None
+    with urllib.request.urlopen(secure.server.step_metrics_url, timeout=10) as answer:
+        metrics = answer.read().decode()
+    (found,) = re.findall(r"^tritium_certificate_expiry_timestamp_seconds (\S+)$", metrics, re.M)
+    assert float(found) == expires.timestamp()
 
 
 def test_plain_text_is_refused(secure: Secure) -> None:
