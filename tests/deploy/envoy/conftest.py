@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.client.test_security import Authority, authority
 from tests.deploy.calls import wait_until
 from tests.deploy.processes import Serve
 from tests.deploy.tiny_repository import publish
@@ -19,10 +20,13 @@ from tests.support.envoy import Envoy, envoy
 
 from tritium_client import Client, Tls, TritiumClientError
 from tritium_deploy import Ports
-from tritium_deploy.envoy import Endpoint, EnvoySettings
+from tritium_deploy import Server as RunningServer
+from tritium_deploy.envoy import Certificates, Endpoint, EnvoySettings
 
 CALLERS = 4
 PER_SECOND = 40
+DEADLINE_S = 1.0
+"""Of the route, where there is TLS."""
 DRAIN_DELAY_S = 1.5
 """Envoy asks every second whether a server is ready."""
 
@@ -96,7 +100,30 @@ def loopback(endpoints: list[Endpoint], folder: Path, **more: object) -> EnvoySe
     return EnvoySettings(**given | more)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="session")
+def secure(
+    shared: RunningServer, ours: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Envoy]:
+    """Envoy with TLS and a short deadline before one server."""
+    folder = tmp_path_factory.mktemp("secure")
+    settings = loopback(
+        [Endpoint("127.0.0.1", shared.ports.grpc, shared.ports.ready)],
+        folder,
+        tls=Certificates(str(ours.file("server.pem")), str(ours.file("server.key"))),
+        deadline_s=DEADLINE_S,
+        also=("ModelStatistics",),
+    )
+    with envoy(folder, settings) as running:
+        assert wait_until(lambda: bool(running.healthy()), 10)
+        yield running
+
+
+@pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     """Three ready servers of one repository."""
     repository = tmp_path_factory.mktemp("fleet") / "repository"
@@ -114,7 +141,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
             one.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def proxy(servers: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
     """Envoy in front of them."""
     folder = tmp_path_factory.mktemp("envoy")
@@ -153,7 +180,9 @@ def load(url: str, tls: Tls | None = None) -> Iterator[Calls]:
             due = max(due + CALLERS / PER_SECOND, time.monotonic())
             sent, number = time.monotonic(), next(numbers)
             try:
-                answer = client.classify(text=f"caller {number}", image=b"pixels" * (number % 9 + 1))
+                answer = client.classify(
+                    text=f"caller {number}", image=b"pixels" * (number % 9 + 1)
+                )
             except TritiumClientError as error:
                 calls.failed.append(f"after {time.monotonic() - sent:.1f} s: {error!r}")
                 continue
