@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from tests.client.test_security import Authority
-from tests.deploy.envoy.conftest import DEADLINE_S
-from tests.support.envoy import Envoy, fetch
+from tests.deploy.envoy.conftest import loopback
+from tests.support.envoy import Envoy, envoy, fetch
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tritium_client import (
-    Client,
-    DeadlineExceeded,
-    RetryPolicy,
-    Tls,
-)
+from tritium_client import Client, DeadlineExceeded, Tls
 from tritium_client._wire import infer_request
 from tritium_client.contract import MAX_IMAGE_BYTES
 from tritium_deploy import Server
-from tritium_deploy.envoy import MEBIBYTE, SERVICE
+from tritium_deploy.envoy import MEBIBYTE, SERVICE, Endpoint
 
 pytestmark = pytest.mark.e2e
 
 REFUSAL = "not open to callers of this proxy"
-ONCE = RetryPolicy(attempts=1)
 FOR_CALLERS = {
     "ModelInfer", "ModelConfig", "ModelMetadata", "ModelReady",
     "ServerLive", "ServerMetadata", "ServerReady",
@@ -55,17 +50,18 @@ def test_the_largest_picture_passes_and_more_is_refused(stub: Any, secure: Envoy
     assert "larger than this proxy accepts" in refused.value.details()
 
 
-def test_a_route_has_a_deadline_whatever_the_caller_says(
-    secure: Envoy, ours: Authority, shared: Server
-) -> None:
-    with Client(secure.url, app="tiny", tls=Tls(ca=ours.file("ca.pem"))) as client:
-        client.classify(text="warm")
-        for allowed, within in ((20.0, DEADLINE_S), (0.5, 0.5)):
+def test_a_route_has_a_deadline_whatever_the_caller_says(shared: Server, tmp_path: Path) -> None:
+    deadline_s = 0.5
+    endpoints = [Endpoint("127.0.0.1", shared.ports.grpc, shared.ports.ready)]
+    settings = loopback(endpoints, tmp_path, deadline_s=deadline_s)
+    with envoy(tmp_path, settings) as running, Client(running.url, app="tiny") as client:
+        assert client.classify(text="warm").release == 1
+        for allowed, within in ((20.0, deadline_s), (0.3, 0.3)):
             began = time.monotonic()
             with pytest.raises(DeadlineExceeded) as ended:
-                client.classify(text="sleep 2", timeout_s=allowed)
+                client.classify(text="sleep 1.5", timeout_s=allowed)
             assert ended.value.attempts == 1
-            assert within <= time.monotonic() - began < within + 0.9
+            assert within * 0.9 < time.monotonic() - began < within + 0.9
     with Client(shared.grpc_url, app="tiny") as beside:
         beside.classify(text="awake again", timeout_s=20)
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from tests.client.test_security import Authority
 from tests.support.command_line import tritium_inside
 from tests.support.envoy import binary
 
@@ -16,14 +17,11 @@ from tritium_client._translation import _REFINEMENTS
 from tritium_deploy.envoy import (
     FILES,
     SERVICE,
-    Certificates,
     Endpoint,
     EnvoySettings,
     envoy_config,
 )
 from tritium_deploy.errors import EnvoyConfigError
-
-TLS = Certificates("/etc/envoy/tls/tls.crt", "/etc/envoy/tls/tls.key", "/etc/envoy/tls/ca.crt")
 
 
 def shipped(name: str) -> Any:
@@ -44,15 +42,11 @@ def cluster(config: Any) -> Any:
     return config["static_resources"]["clusters"][0]
 
 
-def validated(folder: Path) -> str:
+def validated(folder: Path, ours: Authority) -> str:
     """What Envoy says of a folder's envoy.yaml; /etc/envoy in it becomes that folder."""
-    (folder / "tls").mkdir(exist_ok=True)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-keyout", folder / "tls" / "tls.key",
-         "-out", folder / "tls" / "tls.crt"], check=True, capture_output=True,
-    )  # fmt: skip
-    (folder / "tls" / "ca.crt").write_bytes((folder / "tls" / "tls.crt").read_bytes())
+    (folder / "tls").mkdir()
+    for name, of in (("tls.crt", "server.pem"), ("tls.key", "server.key"), ("ca.crt", "ca.pem")):
+        (folder / "tls" / name).write_bytes(ours.file(of).read_bytes())
     for path in folder.glob("*.yaml"):
         path.write_text(path.read_text().replace("/etc/envoy", str(folder)))
     done = subprocess.run(
@@ -63,11 +57,13 @@ def validated(folder: Path) -> str:
     return done.stderr
 
 
-def test_envoy_accepts_what_is_shipped_and_calls_none_of_it_deprecated(tmp_path: Path) -> None:
+def test_envoy_accepts_what_is_shipped_and_calls_none_of_it_deprecated(
+    ours: Authority, tmp_path: Path
+) -> None:
     for path in FILES.glob("*.yaml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert {path.name for path in tmp_path.iterdir()} == {"envoy.yaml", "certificate.yaml"}
-    said = validated(tmp_path)
+    said = validated(tmp_path, ours)
     assert "[warning]" not in said, said
 
 
@@ -81,18 +77,25 @@ def test_envoy_accepts_what_is_shipped_and_calls_none_of_it_deprecated(tmp_path:
          "/etc/envoy/tls/tls.crt", "--upstream-key", "/etc/envoy/tls/tls.key"],
     ],
 )  # fmt: skip
-def test_envoy_accepts_what_the_command_writes(more: list[str], tmp_path: Path) -> None:
+def test_envoy_accepts_what_the_command_writes(
+    more: list[str], ours: Authority, tmp_path: Path
+) -> None:
     endpoints = ["--endpoint", "10.0.0.1", "--endpoint", "[fd00::1]:9001:9003"]
     done = tritium_inside("envoy-config", str(tmp_path), *endpoints, *more)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == str(tmp_path / "envoy.yaml")
     assert (tmp_path / "certificate.yaml").exists() == ("--plain-text" not in more)
-    assert "[warning]" not in validated(tmp_path)
+    assert "[warning]" not in validated(tmp_path, ours)
 
 
 def test_without_settings_the_files_are_as_they_are_shipped() -> None:
     files = envoy_config()
     assert files == {name: shipped(name) for name in ("envoy.yaml", "certificate.yaml")}
+
+
+def test_nothing_is_written_to_a_file() -> None:
+    """Under systemd standard output is a socket: who opens /dev/stdout there does not start."""
+    assert "/dev/std" not in (FILES / "envoy.yaml").read_text(encoding="utf-8")
 
 
 def test_settings_change_what_they_name_and_nothing_else() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.e2e
 ONCE = RetryPolicy(attempts=1)
 """What comes back is what Envoy gave, and not what the SDK made of it."""
 RETRIES = "cluster.tritium.upstream_rq_retry"
+MEMBERSHIP = "cluster.tritium.membership_"
 UNLOADED = "Request for unknown model: 'tiny_classify' has no available versions"
 DEAD_STUB = "in ensemble 'tiny_classify', Stub process 'tiny_text_encoder_0_0' is not healthy."
 
@@ -134,6 +136,24 @@ def test_a_request_with_a_large_picture_can_be_sent_again(pair: Pair) -> None:
     assert bad.asked >= 1
 
 
+def test_a_server_that_says_ready_and_takes_no_connection_is_ejected(tmp_path: Path) -> None:
+    board = StatusBoard({"tiny": 1})
+    board.set_ready("tiny")
+    closed, ready = free_ports(2)
+    readiness = ReadinessServer("127.0.0.1", ready, board, lambda: True)
+    try:
+        with served(Scripted()) as url:
+            ports = int(url.rpartition(":")[2]), closed
+            endpoints = [Endpoint("127.0.0.1", port, ready) for port in ports]
+            with envoy(tmp_path, loopback(endpoints, tmp_path)) as proxy:
+                assert wait_until(lambda: proxy.counter(f"{MEMBERSHIP}healthy") == 2, 10)
+                pair = Pair(proxy)
+                assert {pair.ask() for _ in range(20)} == {grpc.StatusCode.OK}
+                assert wait_until(lambda: proxy.healthy() == {ports[0]}, 2)
+    finally:
+        readiness.close()
+
+
 @pytest.fixture
 def once(proxy: Envoy, all_healthy: None) -> Iterator[Client]:
     """A client of three real servers that sends nothing again itself."""
@@ -149,6 +169,7 @@ def test_an_app_that_one_server_has_unloaded_is_asked_of_another(
     before = proxy.counter(RETRIES)
     try:
         control.unload("tiny_classify_text")
+        assert wait_until(lambda: not control.is_ready("tiny_classify_text"), 5)
         for number in range(20):
             assert once.classify(text=f"caller {number}").release == 1
         assert proxy.counter(RETRIES) > before
