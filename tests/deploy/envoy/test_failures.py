@@ -80,3 +80,14 @@ def test_a_server_that_hangs_is_left_out_and_fails_no_call(
                 os.kill(pid, signal.SIGCONT)
         assert wait_until(lambda: victim.ports.grpc in proxy.healthy(), BACK_WITHIN_S)
     assert_all_answered(calls, proxy, 100)
+
+
+@pytest.mark.full
+def test_pings_between_requests_end_no_connection(servers: list[Server], proxy: Envoy) -> None:
+    """Triton by itself allows one in two hours, and ends the connection at the third."""
+    with load(proxy.url):
+        time.sleep(2)
+    before = proxy.counter("cluster.tritium.upstream_cx_total")
+    time.sleep(15)
+    assert proxy.counter("cluster.tritium.upstream_cx_close_notify") == 0
+    assert proxy.counter("cluster.tritium.upstream_cx_active") == before
