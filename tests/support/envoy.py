@@ -7,11 +7,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tritium_deploy.envoy import EnvoySettings, write_envoy_config
 
@@ -89,9 +91,20 @@ def binary() -> str:
 
 
 @contextmanager
-def envoy(folder: Path, settings: EnvoySettings) -> Iterator[Envoy]:
-    """Run Envoy with these settings until the block ends."""
+def envoy(
+    folder: Path, settings: EnvoySettings, edit: Callable[[Any], None] = lambda config: None
+) -> Iterator[Envoy]:
+    """Run Envoy with these settings until the block ends.
+
+    Args:
+        folder: Where its files go.
+        settings: What the command can set.
+        edit: Changes more of envoy.yaml, as an editor would.
+    """
     write_envoy_config(folder, settings)
+    config = yaml.safe_load((folder / "envoy.yaml").read_text())
+    edit(config)
+    (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
     log = folder / "envoy.log"
     command = [
         *("setpriv", "--pdeathsig", "KILL"),  # a test run that is killed leaves no Envoy behind
