@@ -6,7 +6,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +170,7 @@ class Calls:
 
 
 @contextmanager
-def load(url: str, tls: Tls | None = None) -> Iterator[Calls]:
+def load(url: str | Sequence[str], tls: Tls | None = None) -> Iterator[Calls]:
     """Ask `PER_SECOND` times a second with the SDK as it comes."""
     calls, stop, numbers = Calls(), threading.Event(), itertools.count()
     lock = threading.Lock()

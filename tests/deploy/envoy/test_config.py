@@ -98,6 +98,11 @@ def test_nothing_is_written_to_a_file() -> None:
     assert "/dev/std" not in (FILES / "envoy.yaml").read_text(encoding="utf-8")
 
 
+def test_a_chart_has_one_name_to_replace() -> None:
+    text = (FILES / "envoy.yaml").read_text(encoding="utf-8")
+    assert text.count("address: tritium-headless,") == 1
+
+
 def test_settings_change_what_they_name_and_nothing_else() -> None:
     settings = EnvoySettings(
         endpoints=(Endpoint("10.0.0.1", 9001, 9003), Endpoint("fd00::1")),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from tests.deploy.calls import wait_until
-from tests.deploy.envoy.conftest import Calls, Server, load
-from tests.support.envoy import Envoy
+from tests.deploy.envoy.conftest import Calls, Server, load, loopback
+from tests.support.envoy import Envoy, envoy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("all_healthy")]
 
@@ -80,6 +81,17 @@ def test_a_server_that_hangs_is_left_out_and_fails_no_call(
                 os.kill(pid, signal.SIGCONT)
         assert wait_until(lambda: victim.ports.grpc in proxy.healthy(), BACK_WITHIN_S)
     assert_all_answered(calls, proxy, 100)
+
+
+def test_one_of_two_envoys_may_die(servers: list[Server], proxy: Envoy, tmp_path: Path) -> None:
+    with envoy(tmp_path, loopback(list(proxy.settings.endpoints), tmp_path)) as other:
+        assert wait_until(lambda: len(other.healthy()) == len(servers), 10)
+        with load([proxy.url, other.url]) as calls:
+            time.sleep(1)
+            assert other.counter("http.grpc.downstream_rq_total") > 0
+            other.process.kill()
+            time.sleep(1.5)
+    assert_all_answered(calls, proxy, 80)
 
 
 @pytest.mark.full

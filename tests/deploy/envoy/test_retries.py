@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -63,13 +63,15 @@ class Pair:
         for one in self.services:
             one.code, one.message, one.asked = code, message, 0
 
-    def ask(self, request: Any = None, timeout_s: float = 5) -> grpc.StatusCode:
+    def ask(self, request: Any = None, headers: Sequence[tuple[str, str]] = ()) -> grpc.StatusCode:
         """Send a request, and say how it ended."""
         options = [("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(self.proxy.url, options=options) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             try:
-                stub.ModelInfer(request or service_pb2.ModelInferRequest(), timeout=timeout_s)
+                stub.ModelInfer(
+                    request or service_pb2.ModelInferRequest(), timeout=5, metadata=headers
+                )
             except grpc.RpcError as error:
                 code: grpc.StatusCode = error.code()
                 return code
@@ -124,6 +126,18 @@ def test_what_is_sent_again_and_what_is_not(
     for _ in range(10):
         pair.ask()
     assert len(pair.proxy.healthy()) == 2
+
+
+def test_callers_cannot_ask_for_more(pair: Pair) -> None:
+    headers = [
+        ("x-envoy-max-retries", "9"),
+        ("x-envoy-retry-on", "5xx"),
+        ("x-envoy-retry-grpc-on", "internal,cancelled"),
+    ]
+    for code, times in ((grpc.StatusCode.INTERNAL, 1), (grpc.StatusCode.UNAVAILABLE, 3)):
+        pair.fail(code, "a message")
+        assert pair.ask(headers=headers) is code
+        assert sum(one.asked for one in pair.services) == times
 
 
 def test_a_request_with_a_large_picture_can_be_sent_again(pair: Pair) -> None:
