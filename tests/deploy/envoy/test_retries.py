@@ -56,6 +56,7 @@ class Pair:
     """Two servers behind an Envoy."""
 
     proxy: Envoy
+    board: StatusBoard
     services: list[Scripted] = field(default_factory=lambda: [Scripted(), Scripted()])
 
     def fail(self, code: grpc.StatusCode, message: str) -> None:
@@ -93,7 +94,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             endpoints.append(Endpoint("127.0.0.1", port, ready))
         proxy = stack.enter_context(envoy(folder, loopback(endpoints, folder)))
         assert wait_until(lambda: len(proxy.healthy()) == 2, 10)
-        yield Pair(proxy, services)
+        yield Pair(proxy, board, services)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,18 @@ def test_a_request_with_a_large_picture_can_be_sent_again(pair: Pair) -> None:
     assert bad.asked >= 1
 
 
+def test_when_no_server_is_ready_all_are_asked(pair: Pair) -> None:
+    pair.fail(grpc.StatusCode.OK, "")
+    pair.board.set("tiny", "unwell", "another app of these servers")
+    assert wait_until(lambda: not pair.proxy.healthy(), 5)
+    try:
+        assert {pair.ask() for _ in range(10)} == {grpc.StatusCode.OK}
+        assert min(one.asked for one in pair.services) > 0
+    finally:
+        pair.board.set_ready("tiny")
+        assert wait_until(lambda: len(pair.proxy.healthy()) == 2, 5)
+
+
 def test_a_server_that_says_ready_and_takes_no_connection_is_ejected(tmp_path: Path) -> None:
     board = StatusBoard({"tiny": 1})
     board.set_ready("tiny")
@@ -161,7 +174,7 @@ def test_a_server_that_says_ready_and_takes_no_connection_is_ejected(tmp_path: P
             endpoints = [Endpoint("127.0.0.1", port, ready) for port in ports]
             with envoy(tmp_path, loopback(endpoints, tmp_path)) as proxy:
                 assert wait_until(lambda: proxy.counter(f"{MEMBERSHIP}healthy") == 2, 10)
-                pair = Pair(proxy)
+                pair = Pair(proxy, board)
                 assert {pair.ask() for _ in range(20)} == {grpc.StatusCode.OK}
                 assert wait_until(lambda: proxy.healthy() == {ports[0]}, 2)
     finally:
