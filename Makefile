@@ -105,6 +105,7 @@ serving-table: $(READY)  ## tails, overload, cache, start and memory: benchmarks
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
 	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results
 	@$(BIN)/python -m tritium_benchmarks.sdk.faults --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk.envoy_hop --out benchmarks/results
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji --out benchmarks/results
 

@@ -17,6 +17,8 @@ import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
 from tritium_client._command_options import collected
+from tritium_deploy.envoy_command import EPILOG as ENVOY_EPILOG
+from tritium_deploy.envoy_command import envoy_config_command
 from tritium_deploy.rollout.commands import rollout_commands
 from tritium_deploy.security import Security
 from tritium_deploy.security_options import security_options
@@ -56,6 +58,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
     app.add_typer(rollout_commands, name="rollout")
+    app.command("envoy-config", epilog=ENVOY_EPILOG)(envoy_config_command)
     app.command("demo")(demo_command)
 
 
@@ -111,6 +114,12 @@ def serve_command(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds for requests in flight after SIGTERM or Ctrl-C.")
     ] = 30.0,
+    drain_delay: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds before that in which /ready says no and requests are still taken."
+        ),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     security: Security | None = None,
 ) -> None:
@@ -148,7 +157,7 @@ def serve_command(
                 tracing=Tracing(trace_endpoint, trace_rate) if trace_endpoint else None,
                 on_event=_both(signals.note, reporter),
             )
-            drained = _run(server, signals, drain_timeout)
+            drained = _run(server, signals, drain_timeout, drain_delay)
         except _StoppedWhileStartingError as error:
             reporter.fail("Interrupted", "stopped while starting; nothing is left running", error)
         except TritiumError as error:
@@ -160,14 +169,14 @@ def serve_command(
         raise typer.Exit(1)
 
 
-def _run(server: Server, signals: _Signals, drain_timeout: float) -> bool:
+def _run(server: Server, signals: _Signals, drain_timeout: float, drain_delay: float) -> bool:
     """Wait for the end of the server or a signal, then drain. The second signal ends the drain."""
     signals.serving(server)
     try:
         while not signals.stop.wait(0.2):
             server.wait(0)
     finally:
-        drained = server.close(drain_timeout)
+        drained = server.close(drain_timeout, drain_delay)
     return drained
 
 

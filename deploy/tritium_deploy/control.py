@@ -45,10 +45,10 @@ class ModelControl:
         self._client = access.connect(url)
         self._access = access
 
-    def live(self) -> bool:
-        """Say whether the server answers at all."""
+    def live(self, timeout_s: float = CALL_TIMEOUT_S) -> bool:
+        """Say whether the server answers at all, within `timeout_s` seconds."""
         with contextlib.suppress(InferenceServerException):
-            return bool(self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
+            return bool(self._client.is_server_live(client_timeout=timeout_s))
         return False
 
     def version(self) -> str:

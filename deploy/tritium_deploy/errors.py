@@ -153,6 +153,10 @@ class AdminKeyError(TritiumError):
     """The file of the admin key cannot be used."""
 
 
+class EnvoyConfigError(TritiumError):
+    """A configuration of Envoy cannot be made as it was asked for."""
+
+
 class RolloutError(TritiumError):
     """A rollout command changed nothing, or took back what it had done."""
 

@@ -26,6 +26,7 @@ EventName = Literal[
     "unsigned",  # a release is loaded that the server does not want
     "candidate_missing",  # the release beside the live one could not be loaded
     "died",  # tritonserver ended by itself
+    "leaving",  # /ready says no; requests are still taken
     "draining",
     "stopped",
 ]

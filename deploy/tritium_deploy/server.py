@@ -14,7 +14,7 @@ from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
 from tritium_deploy.access import Access
 from tritium_deploy.control import ModelControl
-from tritium_deploy.drain import drain
+from tritium_deploy.drain import drain, linger
 from tritium_deploy.errors import ServeError, ServerDiedError
 from tritium_deploy.events import Event, OnEvent, ignore
 from tritium_deploy.first_load import FirstLoad
@@ -296,11 +296,13 @@ class Server:
             raise self._failure
         return ended
 
-    def close(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+    def close(self, drain_timeout_s: float = DRAIN_TIMEOUT_S, drain_delay_s: float = 0.0) -> bool:
         """Drain and stop: not ready first, then finish what is in flight, then end Triton.
 
         Args:
             drain_timeout_s: Seconds for requests in flight; what is left then fails.
+            drain_delay_s: Seconds in which `/ready` says no and requests are still taken, so that
+                load balancers learn of it before anybody is refused.
 
         Returns:
             Whether nothing was in flight any more. A second call returns True at once.
@@ -309,6 +311,9 @@ class Server:
             if self._closed:
                 return True
             self._board.drain("the server is shutting down")
+            if drain_delay_s > 0 and not self._triton.exited.is_set():
+                self._clock.tell("leaving", f"takes requests for {drain_delay_s:g} s more")
+                linger(drain_delay_s, self._triton.exited, self._abort)
             self._follower.stop()
             if self._watcher is not None:
                 self._watcher.stop()

@@ -40,9 +40,9 @@ REQUEST_BYTES = 24 * MEBIBYTE
 """What has to be left for requests: one encoded picture of the largest accepted size."""
 START_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 3
-PING_INTERVAL_MS = contract.KEEPALIVE_MS // 2
-"""Triton's own limit is 5 minutes: it would close the connection of a client that asks, every few
-seconds of a long request, whether the server is still there."""
+PING_INTERVAL_MS = 1_000
+"""Triton's own limit is 5 minutes, and 2 hours between requests: it would close the connection of a
+client or a proxy that asks, every few seconds, whether the server is still there."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,7 @@ class Triton:
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
             f"--id={contract.format_server_id(options.apps)}",
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
+            "--grpc-keepalive-permit-without-calls=1",
             *self._restrictions(),
             *self._tls(),
             *(options.tracing.arguments() if options.tracing else []),

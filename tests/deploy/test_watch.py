@@ -204,6 +204,22 @@ def test_a_stopped_stub_is_replaced(repository: Path, start: Start, connect: Con
 
 
 @pytest.mark.e2e
+def test_a_tritonserver_that_hangs_is_not_ready_within_five_seconds(
+    repository: Path, start: Start, connect: Connect
+) -> None:
+    publish(repository)
+    server = start()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        assert wait_until(lambda: get(server.ready_url)[0] == 503, 5)
+        assert "has not answered for" in server.apps[0].reason
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert wait_until(lambda: server.ready, HEALED_WITHIN_S)
+    assert infer(connect(server), "tiny_classify_image", {"image": b"x"}).shape == (3,)
+
+
+@pytest.mark.e2e
 def test_a_hung_stub_makes_the_app_unwell_until_it_answers(
     repository: Path, start: Start, connect: Connect
 ) -> None:
