@@ -60,6 +60,7 @@ Endpoint = Annotated[
     typer.Option(
         help="gRPC address of a server, host:port; may be repeated. A name with several addresses "
         "is several servers.  [default: 127.0.0.1:8001]",
+        envvar="TRITIUM_ENDPOINTS",
         show_default=False,
     ),
 ]
