@@ -1,4 +1,4 @@
-"""The verbs of this room: `tritium serve`, and `tritium rollout` from rollout/commands.py."""
+"""The verbs of this room: `tritium serve`, and those of other files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
 from tritium_deploy.rollout.commands import rollout_commands
+from tritium_deploy.verify_command import EPILOG as VERIFY_EPILOG
+from tritium_deploy.verify_command import verify_command
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event, OnEvent
@@ -49,6 +51,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
     app.add_typer(rollout_commands, name="rollout")
+    app.command("verify", epilog=VERIFY_EPILOG)(verify_command)
     app.command("demo")(demo_command)
 
 
