@@ -31,5 +31,8 @@
   {{- if not (and $values.rollout.app (or $values.rollout.release (eq $values.rollout.command "rollback"))) -}}
     {{- fail "rollout needs rollout.app and rollout.release" -}}
   {{- end -}}
+  {{- if not $values.adminKey.secretName -}}
+    {{- fail "rollout needs adminKey.secretName: the key that the servers' model control asks for" -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}
