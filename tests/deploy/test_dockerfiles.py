@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 from tritium_builders.tensorrt.machine import BUILD_IMAGE, TRITON_RELEASE
 
