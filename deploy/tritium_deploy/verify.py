@@ -101,7 +101,7 @@ def _served(repository: Path, app: str) -> list[int]:
             f"app {app} has no live release in {repository}; promote one, or verify --all"
         )
     rollout = live_rollout(repository, app)
-    return sorted({live} | ({rollout.release} if rollout is not None else set()))
+    return sorted({live} | ({rollout.candidate} if rollout is not None else set()))
 
 
 def _verify(repository: Path, app: str, number: int, on_file: OnFile) -> VerifiedRelease:

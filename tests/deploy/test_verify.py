@@ -11,6 +11,8 @@ import pytest
 from tests.deploy.tiny_repository import TinyApp, publish, publish_candidate
 from tests.support.command_line import tritium_inside
 
+from tritium_builders.aliases import point_aliases
+from tritium_client import contract
 from tritium_deploy.errors import RepositoryError
 from tritium_deploy.verify import verify_repository
 
@@ -83,6 +85,14 @@ def test_it_says_what_it_verified(repository: Path) -> None:
     assert all((repository / path).stat().st_size for path in seen)
     both = verify_repository(repository, every_release=True)
     assert [(one.number, one.live) for one in both] == [(1, True), (2, False)]
+
+
+def test_a_candidate_with_a_share_is_verified_like_the_live_release(repository: Path) -> None:
+    live = publish(repository)
+    publish_candidate(repository)
+    point_aliases(repository, live, contract.Rollout(candidate=2, canary_percent=5))
+    found = verify_repository(repository)
+    assert [(one.number, one.live) for one in found] == [(1, True), (2, False)]
 
 
 def test_a_release_that_no_server_starts_with_may_be_damaged(repository: Path) -> None:

@@ -153,7 +153,7 @@ def test_envoys_configuration_is_that_of_deploy_envoy_with_these_servers() -> No
 
 
 def test_without_tls_envoy_is_the_same_but_for_its_certificate() -> None:
-    plain = {"envoy": {"enabled": True, "plainText": True}}
+    plain: dict[str, object] = {"envoy": {"enabled": True, "plainText": True}}
 
     def listener(values: dict[str, object]) -> dict[str, object]:
         (data,) = [

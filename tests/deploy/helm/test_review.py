@@ -130,7 +130,7 @@ def test_envoy_finishes_what_it_has_taken() -> None:
     (pod,) = [pod for name, pod in pods(rendered("tls")) if name.endswith("-envoy")]
     envoy = container(pod, "envoy")
     script = envoy["lifecycle"]["preStop"]["exec"]["command"][-1]
-    assert r"'POST /drain_listeners?graceful&skip_exit HTTP/1.0\r\n\r\n'" in script
+    assert r"'POST /drain_listeners?graceful HTTP/1.0\r\n\r\n'" in script
     (seconds,) = re.findall(r"sleep (\d+)", script)
     (config,) = [
         one["data"]["envoy.yaml"]
