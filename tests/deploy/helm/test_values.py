@@ -55,6 +55,8 @@ WRONG = [
         "autoscaling: {kind: hpa}}",
         "8 pods cannot share a volume",
     ),
+    ("serve: {traceEndpoint: 'http://c:4318'}", "let servers reach it with networkPolicy.egress"),
+    ("serve: {traceEndpoint: 'c:4318'}", "'/serve/traceEndpoint': 'c:4318' does not match pattern"),
     ("autoscaling: {minReplicas: 9}", "minReplicas is more than autoscaling.maxReplicas"),
     ("update: {maxSurge: 0}", "no pod could ever be replaced"),
     ("envoy: {enabled: true}", "envoy needs envoy.tls.secretName"),

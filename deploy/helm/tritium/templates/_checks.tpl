@@ -13,6 +13,9 @@
 {{- else if and (gt (int $most) 1) (not $pvc.existingClaim) (not (or (has "ReadWriteMany" $pvc.accessModes) (has "ReadOnlyMany" $pvc.accessModes))) -}}
   {{- fail (printf "%d pods cannot share a volume that is %s: repository.pvc.accessModes needs ReadWriteMany" (int $most) (join ", " $pvc.accessModes)) -}}
 {{- end -}}
+{{- if and $values.serve.traceEndpoint $values.networkPolicy.enabled (not $values.networkPolicy.egress) -}}
+  {{- fail "serve.traceEndpoint lies behind the NetworkPolicy: let servers reach it with networkPolicy.egress" -}}
+{{- end -}}
 {{- if gt (int $values.autoscaling.minReplicas) (int $values.autoscaling.maxReplicas) -}}
   {{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas" -}}
 {{- end -}}

@@ -112,6 +112,10 @@ volumes:
 {{- with .Values.serve.responseCacheMiB }}
 - --response-cache={{ . }}
 {{- end }}
+{{- with .Values.serve.traceEndpoint }}
+- --trace-endpoint={{ . }}
+- --trace-rate={{ $.Values.serve.traceRate }}
+{{- end }}
 {{- if .Values.serve.router }}
 - --router
 {{- end }}
