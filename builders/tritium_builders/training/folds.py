@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,10 @@ class Prepared:
     """What the fusion head begins with; None: random weights."""
     _splits: dict[int, Split] = field(default_factory=dict, init=False, repr=False)
     """Kept, because one split takes as long as half a training."""
+    _alone: dict[tuple[int, int, Modality], _Alone] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """By fold, seed and modality: a hybrid's members are also what the report compares it with."""
 
     def split(self, fold: int) -> Split:
         """The three sides of one fold; the same for all where the data gives its own."""
@@ -89,6 +94,15 @@ class Prepared:
     def keep_split(self, fold: int, split: Split) -> None:
         """Take over a split that was already made from the same data and the same `[split]`."""
         self._splits[fold] = split
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A head of one modality, trained on features of frozen encoders."""
+
+    head: FusionHead
+    epochs: int
+    history: tuple[Stage, ...]
 
 
 @dataclass(frozen=True)
@@ -236,6 +250,15 @@ def _learn(
         head, epochs = train_ensemble(prepared, objective, split, prepared.recipe.ensemble)
         features = prepared.features
         return _Learned(head, epochs, (), features.select(watched), features.select(held_out))
+    if kind != "fusion" and (one := prepared._alone.get((fold, seed, kind))) is not None:
+        features = prepared.features
+        return _Learned(
+            deepcopy(one.head),
+            one.epochs,
+            one.history,
+            features.select(watched),
+            features.select(held_out),
+        )
     network = _make_network(prepared, kind, objective.outputs).to(device)
     feed = _make_feed(prepared, network)
     epochs, history = _fit_network(
@@ -253,23 +276,24 @@ def _learn(
             everything = torch.arange(len(prepared.dataset.items))
             own = features_for(network, feed, everything, given)
             prepared = replace(prepared, features=own)
-        head = _hybrid(prepared, head, objective, split, seed)
+        head = _hybrid(prepared, head, objective, fold, seed)
     return _Learned(
         head, epochs, history, seen, unseen, network.text_encoder, network.image_encoder
     )
 
 
 def _hybrid(
-    prepared: Prepared, head: FusionHead, objective: Objective, split: Split, seed: int
+    prepared: Prepared, head: FusionHead, objective: Objective, fold: int, seed: int
 ) -> FusionHead:
     """A hybrid of a head and of models of one modality, which are trained from the same seed."""
-    alone = []
+    split = prepared.split(fold)
     for modality in BOTH:
         with reproducible(seed):
             one = make_head(prepared, modality, objective.outputs)
-            fit_head(prepared, one, objective, split, modality)
-        alone.append(one)
-    hybrid = HybridFusion(head, *alone)
+            fitted = fit_head(prepared, one, objective, split, modality)
+        prepared._alone[fold, seed, modality] = _Alone(one, *fitted)
+    members = (prepared._alone[fold, seed, modality].head for modality in BOTH)
+    hybrid = HybridFusion(head, *deepcopy(tuple(members)))
     watched = torch.from_numpy(split.validation)
     answers = answers_of(hybrid, prepared.features.select(watched), objective.given)
     hybrid.tune(answers, objective.targets[watched], objective.validation_loss)

@@ -55,9 +55,12 @@ def test_training_leaves_torchs_settings_alone(prepared: Prepared) -> None:
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
-def test_a_hybrid_loses_nothing_to_models_of_one_modality(prepared: Prepared) -> None:
+def test_a_hybrid_loses_nothing_to_models_of_one_modality(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a modality absent it is such a model: trained alike, on the same items."""
-    hybrid = train_fold(with_fusion(prepared, hybrid=True), fold=0, seed=0)
+    both = with_fusion(prepared, hybrid=True)
+    hybrid = train_fold(both, fold=0, seed=0)
     assert isinstance(hybrid.head, HybridFusion)
     assert float(hybrid.head.weights.sum()) == pytest.approx(1)
     for kind in BOTH:
@@ -66,6 +69,11 @@ def test_a_hybrid_loses_nothing_to_models_of_one_modality(prepared: Prepared) ->
         np.testing.assert_allclose(hybrid.probabilities[kind], expected, atol=1e-6)
         alone = train_fold(prepared, fold=0, seed=0, kind=kind)
         np.testing.assert_array_equal(hybrid.probabilities[kind], alone.probabilities[kind])
+        with monkeypatch.context() as patch:  # the member that is there is not trained again
+            patch.delattr("tritium_builders.training.folds.fit")
+            member = train_fold(both, fold=0, seed=0, kind=kind)
+        assert (member.epochs, member.history) == (alone.epochs, alone.history)
+        np.testing.assert_array_equal(member.probabilities[kind], alone.probabilities[kind])
     late = train_fold(with_fusion(prepared, hybrid=True, strategy="late"), fold=0, seed=0)
     assert isinstance(late.head, LateFusion)  # which is one already
 
