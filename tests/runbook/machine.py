@@ -94,7 +94,7 @@ class Machine:
         mark = f"--- end of block {self._asked}: "
         assert self._shell.stdin is not None
         # A command must not read what is typed after it.
-        self._shell.stdin.write(f"{{ {code.rstrip()}\n}} </dev/null\necho; echo '{mark}'$?\n")
+        self._shell.stdin.write(f"{{ {code.rstrip()}\n}} </dev/null\nSTATUS=$?; echo; echo '{mark}'$STATUS\n")
         self._shell.stdin.flush()
         lines: list[str] = []
         while True:
