@@ -181,7 +181,8 @@ def poisson_times(rate: float, seconds: float, seed: int) -> npt.NDArray[np.floa
     random = np.random.default_rng(seed)
     gaps = random.exponential(1 / rate, max(int(rate * seconds * 2), 16))
     due = np.cumsum(gaps)
-    return due[due < seconds]
+    within: npt.NDArray[np.float64] = due[due < seconds]
+    return within
 
 
 async def pile(caller: Caller, *, items: int, in_flight: int) -> Load:

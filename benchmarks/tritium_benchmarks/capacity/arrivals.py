@@ -68,14 +68,16 @@ class Arrivals:
         # In a clock that ticks with the rate the stream is a plain one; turn that clock back.
         ticks = np.concatenate([[0.0], np.cumsum(lengths * rates)])
         unit = _unit_poisson(float(ticks[-1]), random)
-        return np.interp(unit, ticks, np.concatenate([[0.0], ends]))
+        times: Times = np.interp(unit, ticks, np.concatenate([[0.0], ends]))
+        return times
 
     def costs(self, count: int, random: np.random.Generator) -> Times:
         """What each of `count` requests costs."""
         if len(self.kinds) == 1:
             return np.full(count, self.kinds[0][1])
         shares, costs = zip(*self.kinds, strict=True)
-        return random.choice(np.array(costs), count, p=np.array(shares) / sum(shares))
+        drawn: Times = random.choice(np.array(costs), count, p=np.array(shares) / sum(shares))
+        return drawn
 
     def _states(self, seconds: float, random: np.random.Generator) -> tuple[Times, Times]:
         """When each state ends, and the rate in it; calm and bursts in turn."""
@@ -95,5 +97,6 @@ class Arrivals:
 def _unit_poisson(until: float, random: np.random.Generator) -> Times:
     """A Poisson stream of rate 1, below `until`."""
     gaps = random.exponential(1.0, int(until + 6 * until**0.5 + 16))
-    times = np.cumsum(gaps)
-    return times[times < until]
+    times: Times = np.cumsum(gaps)
+    within: Times = times[times < until]
+    return within

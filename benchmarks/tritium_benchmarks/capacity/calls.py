@@ -14,6 +14,7 @@ import simpy
 
 from tritium_benchmarks.capacity.balancing import Policy
 from tritium_benchmarks.capacity.fleet import End, Server, after
+from tritium_benchmarks.capacity.replica import Draws
 from tritium_client._exceptions import ServerUnavailable
 from tritium_client._hedging import HedgePolicy, Hedges
 from tritium_client._retries import Retries, RetryPolicy
@@ -45,7 +46,8 @@ class Caller:
         servers: Those that it knows.
         policy: How it chooses among them.
         timeout_s: Of each call.
-        outside_s: Of each request, on the way.
+        outside: Draws seconds that a request is on the way.
+        outside_s: Their mean.
         retries: As the SDK's clients have it.
         chance: For choices and pauses.
     """
@@ -57,6 +59,7 @@ class Caller:
         policy: Policy,
         *,
         timeout_s: float,
+        outside: Draws,
         outside_s: float,
         retries: RetryPolicy,
         chance: random.Random,
@@ -67,6 +70,7 @@ class Caller:
         self.retries = Retries(retries, chance)
         self.hedges = Hedges(HedgePolicy() if policy.hedging else None)
         self.timeout_s = timeout_s
+        self.outside = outside
         self.outside_s = outside_s
 
     def call(self, cost: float, tally: Tally) -> None:
@@ -146,14 +150,15 @@ class Call:
             balance.failed(sent.index)
             self._failed(UNAVAILABLE)
             return
-        elapsed = caller.env.now - self._began + caller.outside_s
+        outside_s = caller.outside()
+        elapsed = caller.env.now - self._began + outside_s
         if how == "expired" or elapsed > caller.timeout_s:
             balance.overtaken(sent.index)
             self._finish()
             self._tally.timed_out += 1
             return
         balance.succeeded(sent.index)
-        caller.hedges.note(ENTRY_POINT, caller.env.now - sent.began + caller.outside_s)
+        caller.hedges.note(ENTRY_POINT, caller.env.now - sent.began + outside_s)
         self._finish(answered=sent)
         self._tally.latencies_s.append(elapsed)
 
@@ -191,7 +196,9 @@ class Sent:
 
     __slots__ = ("_call", "began", "cancelled", "cost", "expires_at", "index")
 
-    def __init__(self, call: Call, index: int, cost: float, began: float, expires_at: float) -> None:
+    def __init__(
+        self, call: Call, index: int, cost: float, began: float, expires_at: float
+    ) -> None:
         self._call = call
         self.index = index
         self.cost = cost
@@ -203,5 +210,3 @@ class Sent:
         """Told by the server."""
         if not self.cancelled:
             self._call.ended(self, how)
-
-

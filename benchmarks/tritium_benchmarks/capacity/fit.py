@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tritium_benchmarks.capacity.record import ReplicaRecord, read_replica
-from tritium_benchmarks.capacity.replica import Replica, measured
+from tritium_benchmarks.capacity.replica import Replica, factors, spread
 from tritium_benchmarks.curves.records import RECORD as CURVES
 from tritium_benchmarks.curves.records import Curves, median, read_curves
 from tritium_benchmarks.errors import PlanError
-from tritium_benchmarks.records import QUANTILES
+from tritium_benchmarks.records import QUANTILES, Latency
 from tritium_builders.configs import ENCODERS_BATCH, share_cores_out
 
 LEAST_ALONE = 0.1
@@ -58,8 +58,7 @@ def fit(record: ReplicaRecord) -> Replica:
         [line.mean_ms / 1000 for line in busy],
         [line.count for line in busy],
     )
-    alone_s = record.alone_batch_ms / 1000
-    outside_ms = max(record.alone.mean - record.alone_batch_ms, 0.0)
+    alone_s = record.alone_batch.mean / 1000
     return Replica(
         base_s=base_s,
         each_s=each_s,
@@ -67,8 +66,8 @@ def fit(record: ReplicaRecord) -> Replica:
         max_batch=record.max_batch,
         queue=record.queue,
         alone=_share(alone_s, base_s + each_s) if record.instances > 1 else 1.0,
-        outside_s=outside_ms / 1000,
-        scatter=_scatter(record.alone.quantiles, outside_ms),
+        outside=tuple(max(value, 0.0) / 1000 for value in _spread(record.alone_outside)),
+        scatter=factors(_spread(record.alone_batch)),
         cores=record.cores,
         gpus=record.gpus,
         memory_mib=record.memory_mib,
@@ -105,7 +104,7 @@ def from_curves(curves: Curves) -> Replica:
         instances=instances,
         max_batch=ENCODERS_BATCH,
         alone=_share(alone_s, base_s + each_s),
-        scatter=_scatter(alone.quantiles, 0.0),
+        scatter=factors(_spread(alone)),
         cores=cores,
     )
 
@@ -132,13 +131,14 @@ def _share(alone_s: float, full_s: float) -> float:
     return min(max(alone_s / full_s, LEAST_ALONE), 1.0)
 
 
-def _scatter(quantiles: Sequence[float], outside_ms: float) -> tuple[float, ...]:
+def _spread(latency: Latency) -> tuple[float, ...]:
+    """Equally likely milliseconds."""
     kept = [
-        (max(value - outside_ms, 1e-6), percent)
-        for value, percent in zip(quantiles, QUANTILES, strict=False)
+        (percent, value)
+        for percent, value in zip(QUANTILES, latency.quantiles, strict=False)
         if percent <= LAST_PERCENT
     ]
-    if len(kept) < 2:
-        return (1.0,)
-    values, percents = zip(*kept, strict=True)
-    return measured(values, percents)
+    if not kept:
+        return (latency.mean,)
+    percents, values = zip(*kept, strict=True)
+    return spread(values, percents)

@@ -7,7 +7,7 @@ a process of its own: a process costs several events, and fleets answer millions
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -55,8 +55,8 @@ class Server:
     """
 
     __slots__ = (
-        "_env", "_replica", "_running", "_scatter", "_served", "drains", "factor", "gone", "waiting",
-        "zone",
+        "_env", "_replica", "_running", "_scatter", "_served", "drains", "factor", "gone",
+        "waiting", "zone",
     )  # fmt: skip
 
     def __init__(
@@ -174,7 +174,7 @@ def start_troubles(env: simpy.Environment, fleet: list[Server], troubles: Troubl
 
 def _lose_zone(
     env: simpy.Environment, fleet: list[Server], at_s: float
-) -> Iterator[simpy.Event]:
+) -> Generator[simpy.Event, None, None]:
     yield env.timeout(at_s)
     for server in fleet:
         if server.zone == 0:
@@ -183,7 +183,7 @@ def _lose_zone(
 
 def _restart(
     env: simpy.Environment, fleet: list[Server], troubles: Troubles, from_s: float
-) -> Iterator[simpy.Event]:
+) -> Generator[simpy.Event, None, None]:
     yield env.timeout(from_s)
     size = max(1, round(troubles.restart_share * len(fleet)))
     for first in range(0, len(fleet), size):

@@ -5,8 +5,10 @@ record = measure_replica(target, MeasureOptions(seconds=3))
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -34,9 +38,14 @@ SHARES = (0.3, 0.5, 0.7, 0.85)
 """Of the closed loop's throughput: the rates of the sweep."""
 FULLNESS = (1, 2, 4, 8)
 """Requests in flight for each instance: batches of several sizes form by themselves."""
+LEAST_SAMPLES = 20
+PAUSE_S = 0.02
+WHOLE = ""
+"""In place of a role: the whole request."""
 STATISTICS_TIMEOUT_S = 10.0
 MEBIBYTE = 2**20
 OnStep = Callable[[str, int, int], None]
+Samples = npt.NDArray[np.float64]
 AnyLoad = Callable[[Caller], Any]
 
 
@@ -56,7 +65,7 @@ class Target:
 
     app: str
     url: str
-    hold: Callable[[AnyLoad], Load]
+    hold: Callable[[AnyLoad], Any]
     """Connects, and holds a load of a caller."""
     models: dict[str, str]
     """Role -> Triton model, of everything that computes."""
@@ -114,14 +123,12 @@ def measure_replica(
         on_step(text, done, steps)
         done += 1
 
-    step("one request in flight")
-    alone, alone_times = _closed(target, 1, options.seconds)
-    if not len(alone.latencies_ms):
-        raise BenchmarkError(f"{target.url} answered nothing: {alone.failures}")
-    component = max(alone_times, key=lambda role: _total_ms(alone_times[role]))
+    step("one request at a time")
+    alone = target.hold(lambda caller: _one_by_one(caller, target, options.seconds))
+    component = max(alone, key=lambda role: float(np.sum(alone[role])) if role else 0.0)
     config = _config(target, component)
     instances = sum(group.count for group in config.instance_group) or 1
-    service = list(alone_times[component])
+    service: list[BatchTime] = []
     peak = 0.0
     for fullness in FULLNESS:
         in_flight = max(fullness * instances, 2)
@@ -145,21 +152,55 @@ def measure_replica(
         max_batch=max(batching.preferred_batch_size, default=0) or config.max_batch_size or 1,
         queue=batching.default_queue_policy.max_queue_size or 2**31,
         cores=len(os.sched_getaffinity(0)),
-        gpus=sum(max(len(group.gpus), 1) for group in config.instance_group
-                 if group.kind == group.KIND_GPU),  # fmt: skip
+        gpus=sum(
+            max(len(group.gpus), 1)
+            for group in config.instance_group
+            if group.kind == group.KIND_GPU
+        ),
         memory_mib=_memory_mib(target.pids),
-        alone=Latency.of(alone.latencies_ms),
-        alone_batch_ms=short(_mean_ms(alone_times[component])),
+        alone=Latency.of(alone[WHOLE]),
+        alone_batch=Latency.of(alone[component]),
+        alone_outside=Latency.of(alone[WHOLE] - alone[component]),
         service=tuple(service),
         places=tuple(places),
     )
 
 
+async def _one_by_one(caller: Caller, target: Target, seconds: float) -> dict[str, Samples]:
+    """Send one request after another, and see what each took in every component.
+
+    Returns:
+        Role -> milliseconds of its batch, and `WHOLE` -> of the request, in the same order.
+    """
+    samples: dict[str, list[float]] = {}
+    began = time.monotonic()
+    await caller(0)
+    number = 0
+    while time.monotonic() < began + seconds or number < LEAST_SAMPLES:
+        number += 1
+        before = _batches(target)
+        sent = time.perf_counter()
+        await caller(number)
+        whole = 1000 * (time.perf_counter() - sent)
+        await asyncio.sleep(PAUSE_S)  # Triton counts a request after it has answered it
+        took: dict[str, float] = {}
+        for (role, size), (count, nanoseconds) in _batches(target).items():
+            count_before, ns_before = before.get((role, size), (0, 0))
+            if count - count_before == 1:
+                took[role] = (nanoseconds - ns_before) / 1e6
+        for role in set(took) | set(samples) - {WHOLE}:
+            samples.setdefault(role, [0.0] * (number - 1)).append(took.get(role, 0.0))
+        samples.setdefault(WHOLE, []).append(whole)
+    if samples.keys() == {WHOLE}:
+        raise BenchmarkError(f"{target.url} does not count what it computes")
+    return {role: np.array(values) for role, values in samples.items()}
+
+
 def open_place(
-    hold_load: Callable[[AnyLoad], Load], rate: float, seconds: float, seed: int
+    hold_load: Callable[[AnyLoad], Any], rate: float, seconds: float, seed: int
 ) -> OpenPlace:
     """Send requests by chance at one rate, and sum up what came of it."""
-    load = hold_load(lambda caller: open_loop(caller, rate=rate, seconds=seconds, seed=seed))
+    load: Load = hold_load(lambda caller: open_loop(caller, rate=rate, seconds=seconds, seed=seed))
     return OpenPlace(
         rate=rate,
         seconds=seconds,
@@ -178,7 +219,9 @@ Times = dict[str, list[BatchTime]]
 def _closed(target: Target, in_flight: int, seconds: float) -> tuple[Load, Times]:
     """Hold a load, and see what every component's batches took meanwhile."""
     before = _batches(target)
-    load = target.hold(lambda caller: closed_loop(caller, in_flight=in_flight, seconds=seconds))
+    load: Load = target.hold(
+        lambda caller: closed_loop(caller, in_flight=in_flight, seconds=seconds)
+    )
     times: Times = {}
     for (role, size), (count, nanoseconds) in _batches(target).items():
         count_before, ns_before = before.get((role, size), (0, 0))
@@ -225,14 +268,6 @@ def _config(target: Target, component: str) -> Any:
             ).config
     except InferenceServerException as error:
         raise BenchmarkError(f"{target.url} does not tell its config: {error.message()}") from error
-
-
-def _total_ms(times: list[BatchTime]) -> float:
-    return sum(line.count * line.mean_ms for line in times)
-
-
-def _mean_ms(times: list[BatchTime]) -> float:
-    return _total_ms(times) / sum(line.count for line in times)
 
 
 def _memory_mib(pids: tuple[int, ...]) -> float | None:

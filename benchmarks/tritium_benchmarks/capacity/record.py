@@ -60,8 +60,10 @@ class ReplicaRecord(Kept):
     """PSS of all its processes, after all loads."""
     alone: Latency
     """One request in flight."""
-    alone_batch_ms: float
-    """Of that, what the component's batches took on average."""
+    alone_batch: Latency
+    """Of that, what the component's batches took."""
+    alone_outside: Latency
+    """And everything else."""
     service: tuple[BatchTime, ...]
     places: tuple[OpenPlace, ...]
 

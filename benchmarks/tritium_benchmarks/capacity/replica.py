@@ -6,6 +6,7 @@ replica.peak_per_second
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,8 +40,9 @@ class Replica:
     alone: float = 1.0
     """Time of a batch while no other instance works, as a share of its time while all do: they
     share cores. Above 0, at most 1."""
-    outside_s: float = 0.0
-    """Seconds of a request outside: client, network, steps that never queue."""
+    outside: tuple[float, ...] = (0.0,)
+    """Seconds of a request outside its batch and its queue, equally likely: client, network, steps
+    that never queue."""
     scatter: tuple[float, ...] = (1.0,)
     """Factors of a batch's time, equally likely, 1.0 on average."""
     cores: float = 1.0
@@ -69,9 +71,14 @@ class Replica:
     @property
     def alone_p99_s(self) -> float:
         """p99 of a request that meets nobody."""
-        factor = float(np.quantile(self.scatter, 0.99))
-        busy = 1
-        return self.outside_s + self.batch_s(1.0, busy) * factor
+        seconds = self.batch_s(1.0, busy=1)
+        sums = np.add.outer(np.array(self.outside), seconds * np.array(self.scatter))
+        return float(np.quantile(sums, 0.99))
+
+    @property
+    def outside_s(self) -> float:
+        """Mean of `outside`."""
+        return float(np.mean(self.outside))
 
 
 def exponential() -> tuple[float, ...]:
@@ -79,22 +86,31 @@ def exponential() -> tuple[float, ...]:
     return _normal(-np.log1p(-_places()))
 
 
-def measured(quantiles: tuple[float, ...], percents: tuple[float, ...]) -> tuple[float, ...]:
-    """Factors from measured latencies of requests that met nobody.
+def spread(
+    quantiles: Sequence[float], percents: Sequence[float], count: int = SCATTER_PLACES
+) -> tuple[float, ...]:
+    """Equally likely values that have these quantiles.
 
     Args:
-        quantiles: Latencies, in any unit.
+        quantiles: Rising.
         percents: Which quantiles they are, rising.
+        count: Of the values.
     """
-    return _normal(np.interp(100 * _places(), percents, quantiles))
+    values = np.interp(100 * _places(count), percents, quantiles)
+    return tuple(values.tolist())
 
 
-def _places() -> npt.NDArray[np.float64]:
-    return (np.arange(SCATTER_PLACES) + 0.5) / SCATTER_PLACES
+def factors(values: Sequence[float]) -> tuple[float, ...]:
+    """The same values over their mean."""
+    return _normal(np.array(values))
 
 
-def _normal(factors: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple((factors / factors.mean()).tolist())
+def _places(count: int = SCATTER_PLACES) -> npt.NDArray[np.float64]:
+    return (np.arange(count) + 0.5) / count
+
+
+def _normal(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple((values / values.mean()).tolist())
 
 
 class Draws(Protocol):

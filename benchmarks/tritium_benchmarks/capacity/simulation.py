@@ -12,7 +12,7 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -162,6 +162,7 @@ class _World:
 
     def _callers(self) -> list[Caller]:
         scenario, fleet = self.scenario, self.fleet
+        outside = drawn(scenario.replica.outside, self.random)
         if scenario.policy.by_proxy:
             known = [
                 [index for index, server in enumerate(fleet) if server.zone == zone]
@@ -181,6 +182,7 @@ class _World:
                 [fleet[index] for index in indices],
                 scenario.policy,
                 timeout_s=scenario.timeout_s,
+                outside=outside,
                 outside_s=scenario.replica.outside_s,
                 retries=scenario.retries,
                 chance=random.Random(f"{scenario.seed} {number}"),  # noqa: S311 - a simulation
@@ -188,14 +190,15 @@ class _World:
             for number, indices in enumerate(known)
         ]
 
-    def arrive(self, on_progress: OnProgress) -> Iterator[simpy.Event]:
+    def arrive(self, on_progress: OnProgress) -> Generator[simpy.Event, None, None]:
         """Let every request come when it is due, to a caller by chance."""
         scenario, env = self.scenario, self.env
         times = self._times()
         costs = scenario.arrivals.costs(len(times), self.random).tolist()
         whose = self.random.integers(0, len(self.callers), len(times)).tolist()
         warm = scenario.warm_up_s
-        for number, (due, cost, caller) in enumerate(zip(times.tolist(), costs, whose, strict=True)):
+        requests = zip(times.tolist(), costs, whose, strict=True)
+        for number, (due, cost, caller) in enumerate(requests):
             if due > env.now:
                 yield env.timeout(due - env.now)
             if not self.tally.came and due >= warm:
@@ -223,7 +226,7 @@ class _World:
         instances = scenario.replicas * scenario.replica.instances
         return Outcome(
             calls=tally.came,
-            latencies_ms=1000 * np.array(tally.latencies_s),
+            latencies_ms=1000 * np.array(tally.latencies_s, dtype=np.float64),
             refused=tally.refused,
             timed_out=tally.timed_out,
             sent=tally.sent,

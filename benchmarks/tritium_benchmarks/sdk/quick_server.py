@@ -1,8 +1,8 @@
 """A real tritonserver that answers as fast as it can: what is measured is then the client.
 
 Its app, `quick`, has no networks in it: each entry point is one Python model that answers with
-constant probabilities. A text `sleep<seconds>` makes it slow; `Sleeps` makes every batch take a time
-of its own, without any work: several such servers on one machine do not disturb each other.
+constant probabilities. A text `sleep<seconds>` makes it slow; `Sleeps` makes every batch take its
+time without any work, so that several such servers on one machine do not disturb each other.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def write_repository(folder: Path, max_queue: int = 0, sleeps: Sleeps | None = N
         # Clients read a release's labels here.
         release = _config(contract.release_entry_point(APP, "classify", modalities, 1), modalities)
         release.platform = "ensemble"
+        release.max_batch_size = answers.max_batch_size
         step = release.ensemble_scheduling.step.add(model_name=answers.name, model_version=-1)
         for modality in modalities:
             step.input_map[modality] = modality
