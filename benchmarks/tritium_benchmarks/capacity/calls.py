@@ -70,6 +70,8 @@ class Caller:
         self.retries = Retries(retries, chance)
         self.hedges = Hedges(HedgePolicy() if policy.hedging else None)
         self.timeout_s = timeout_s
+        self.successor: Caller | None = None
+        """Of a proxy that is gone: whom its clients ask in its place."""
         self.outside = outside
         self.outside_s = outside_s
 
@@ -102,6 +104,8 @@ class Call:
     def attempt(self, _event: object = None) -> None:
         """Send it, the first time or again; a slow one may get a hedge."""
         self._attempts += 1
+        if self._caller.successor is not None:
+            self._caller = self._caller.successor
         delay_s = self._caller.hedges.delay_s(ENTRY_POINT)
         if self._send() and delay_s is not None:
             number = self._attempts
@@ -132,13 +136,15 @@ class Call:
         server, now = caller.servers[index], caller.env.now
         expires_at = self._began + caller.timeout_s - caller.outside_s
         sent = Sent(self, index, self._cost, now, expires_at)
-        if not server.take(sent):
-            balance.failed(index)
-            self._failed(UNAVAILABLE)
-            return False
         balance.under_way[index] += 1
-        self._running.append(sent)
-        return True
+        self._running.append(sent)  # before it is taken: one that comes too late ends there
+        if server.take(sent):
+            return True
+        balance.under_way[index] -= 1
+        self._running.remove(sent)
+        balance.failed(index)
+        self._failed(UNAVAILABLE)
+        return False
 
     def ended(self, sent: Sent, how: End) -> None:
         """Note what became of one of its requests."""

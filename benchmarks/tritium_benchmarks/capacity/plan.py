@@ -21,9 +21,7 @@ MOST_FAILED = 0.001
 SLICE = 200
 """Replicas that the search simulates at most: a larger fleet is as many such slices side by side,
 as no client knows more than its subset. docs/capacity-planning.md compares both."""
-LEAST_CALLS = 20_000
-"""p99 of fewer is a matter of chance."""
-STEADY_S = 10.0
+STEADY_S = 4.0
 BURSTY_S = 60.0
 """As many bursts as make p99 a figure, and no accident."""
 LEAST_USED = 0.02
@@ -46,6 +44,8 @@ class Wanted:
     """What the load may grow beyond `rps` before the bound breaks."""
     policy: Policy = field(default_factory=lambda: policy_of(DEFAULT_POLICY))
     seed: int = 0
+    calls: int = 20_000
+    """Of each simulation, at least: p99 of fewer is a matter of chance."""
 
     def __post_init__(self) -> None:
         """Refuse what can never be right.
@@ -193,7 +193,7 @@ def _simulated(
         arrivals,
         wanted.policy,
         zones=zones,
-        seconds=max(steady, LEAST_CALLS / arrivals.rate),
+        seconds=max(steady, wanted.calls / arrivals.rate),
         seed=wanted.seed,
     )
     text = f"{count} replicas"

@@ -29,7 +29,13 @@ from tritium_benchmarks.capacity.balancing import (
     subsets,
 )
 from tritium_benchmarks.capacity.calls import Caller, Tally
-from tritium_benchmarks.capacity.fleet import Served, Server, Troubles, start_troubles
+from tritium_benchmarks.capacity.fleet import (
+    Served,
+    Server,
+    Troubles,
+    after,
+    start_troubles,
+)
 from tritium_benchmarks.capacity.replica import Draws, Replica, drawn
 from tritium_client._retries import RetryPolicy
 
@@ -151,6 +157,10 @@ class _World:
         self.fleet = self._servers(scatter)
         self.callers = self._callers()
         self.before, self.tally = Tally(), Tally()
+        lost_at_s = scenario.troubles.lost_zone_at_s
+        if scenario.policy.by_proxy and lost_at_s is not None:
+            # Before the zone's servers are gone: what ends there is then sent to another proxy.
+            after(self.env, lost_at_s, lambda _: self._lose_proxies())
         start_troubles(self.env, self.fleet, scenario.troubles)
 
     def _servers(self, scatter: Draws) -> list[Server]:
@@ -169,9 +179,6 @@ class _World:
                 for zone in range(scenario.zones)
                 for _ in range(PROXIES_IN_A_ZONE)
             ]
-            if scenario.troubles.lost_zone_at_s is not None:
-                # Those of the lost zone are gone with it, and clients ask the others.
-                known = known[PROXIES_IN_A_ZONE:]
         else:
             clients = scenario.clients or max(10, scenario.replicas // 2)
             size = min(scenario.subset, scenario.replicas)
@@ -189,6 +196,12 @@ class _World:
             )
             for number, indices in enumerate(known)
         ]
+
+    def _lose_proxies(self) -> None:
+        """Those of the lost zone are gone with it."""
+        left = self.callers[PROXIES_IN_A_ZONE:]
+        for number, lost in enumerate(self.callers[:PROXIES_IN_A_ZONE]):
+            lost.successor = left[number % len(left)]
 
     def arrive(self, on_progress: OnProgress) -> Generator[simpy.Event, None, None]:
         """Let every request come when it is due, to a caller by chance."""
