@@ -126,8 +126,10 @@ def measure_replica(
     step("one request at a time")
     alone = target.hold(lambda caller: _one_by_one(caller, target, options.seconds))
     component = max(alone, key=lambda role: float(np.sum(alone[role])) if role else 0.0)
+    counted = alone[component] > 0  # Triton counts late now and then
+    alone = {role: values[counted] for role, values in alone.items()}
     config = _config(target, component)
-    instances = sum(group.count for group in config.instance_group) or 1
+    instances = _instances(config)
     service: list[BatchTime] = []
     peak = 0.0
     for fullness in FULLNESS:
@@ -142,12 +144,24 @@ def measure_replica(
         places.append(
             open_place(target.hold, share * peak, 2 * options.seconds, options.seed + number)
         )
+    return _record(target, component, config, alone, service, places)
+
+
+def _record(
+    target: Target,
+    component: str,
+    config: Any,
+    alone: dict[str, Samples],
+    service: list[BatchTime],
+    places: list[OpenPlace],
+) -> ReplicaRecord:
+    """All of it together; memory is that after all loads."""
     batching = config.dynamic_batching
     return ReplicaRecord(
         app=target.app,
         manifest=target.manifest or make_manifest(None, target.app),
         component=component,
-        instances=instances,
+        instances=_instances(config),
         # What is over a preferred size goes to another instance.
         max_batch=max(batching.preferred_batch_size, default=0) or config.max_batch_size or 1,
         queue=batching.default_queue_policy.max_queue_size or 2**31,
@@ -164,6 +178,10 @@ def measure_replica(
         service=tuple(service),
         places=tuple(places),
     )
+
+
+def _instances(config: Any) -> int:
+    return sum(group.count for group in config.instance_group) or 1
 
 
 async def _one_by_one(caller: Caller, target: Target, seconds: float) -> dict[str, Samples]:

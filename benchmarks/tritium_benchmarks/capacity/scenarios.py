@@ -58,7 +58,7 @@ class Weather:
 
 WEATHERS: Mapping[str, Weather] = {
     "all well": Weather(),
-    "bursts of 2 times the rate": Weather(burstiness=2.0, seconds=60.0),
+    "bursts of 2 times the rate": Weather(burstiness=2.0, seconds=30.0),
     "5 % of the requests 2.5 times the work": Weather(kinds=HEAVY),
     "5 % of the replicas 3 times slower": Weather(troubles=Troubles(slow_share=0.05)),
     "a zone lost": Weather(troubles=Troubles(lost_zone_at_s=4.0)),
@@ -109,7 +109,7 @@ def sizes(
     weather = Weather(seconds=2.0, troubles=Troubles(slow_share=0.05))
     return [
         _tail("5 % of the replicas 3 times slower", replica, count, name, TROUBLED_LOAD,
-              replace(weather, seconds=max(2.0, 2000 / count)), on_try)
+              replace(weather, seconds=max(1.0, 2000 / count)), on_try)
         for count in counts
         for name in SIZE_POLICIES
     ]  # fmt: skip

@@ -56,8 +56,11 @@ class ValidateOptions:
     shares: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85)
     overload: float = 1.4
     """Of one server."""
-    slow_share: float = 0.5
-    """Load of three servers of which one is slower, with hedging and without."""
+    slow_share: float = 0.25
+    """Load of three servers of which one is slower, with hedging and without: of what they would
+    answer if none was. The slow one has to keep up."""
+    bounded_shares: tuple[float, ...] = (0.5, 1.4)
+    """Of one server whose queue has an end."""
     seconds: float = 10.0
     """Of each load."""
 
@@ -152,7 +155,7 @@ def _loads(
     one = Scenario(replica, 1, Arrivals(1), retries=NEVER, clients=1, timeout_s=TIMEOUT_S)
     add("overload", options.overload, urls[:1], one)
     queue = replace(one, replica=replace(replica, queue=MAX_QUEUE))
-    for share in (options.slow_share, options.overload):
+    for share in options.bounded_shares:
         add(f"{BOUNDED}, {MAX_QUEUE}", share, [bounded], queue)
     count = max(options.servers)
     for name in ("round-robin", "round-robin+hedging"):
@@ -164,7 +167,7 @@ def _loads(
             troubles=Troubles(slow_share=1 / count, slow_factor=SLOWER),
         )  # fmt: skip
         what = f"one {SLOWER:g} times slower{', hedging' if policy.hedging else ''}"
-        add(what, options.slow_share * (count - 1 + 1 / SLOWER) / count,
+        add(what, options.slow_share,
             [slow_url, *urls[: count - 1]], scenario)  # fmt: skip
     return loads
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +68,23 @@ class Validation(Kept):
 
 @dataclass(frozen=True)
 class Error:
-    """Smallest and largest error over all loads, as shares; and the median of the absolute ones."""
+    """Of all loads together: the smallest error, the largest, and the median of their sizes."""
 
     loads: int
     servers: int
-    p50: tuple[float, float]
-    p95: tuple[float, float]
-    p99: tuple[float, float]
-    p99_median: float
+    p50: tuple[float, float, float]
+    p95: tuple[float, float, float]
+    p99: tuple[float, float, float]
 
     def __str__(self) -> str:
         """One line for people."""
-        ranges = ", ".join(
-            f"{field} {100 * low:+.0f} to {100 * high:+.0f} %"
-            for field, (low, high) in ((name, getattr(self, name)) for name in FIELDS)
+        told = ", ".join(
+            f"{field} {100 * low:+.0f} to {100 * high:+.0f} % ({100 * middle:.0f} % in the middle)"
+            for field, (low, high, middle) in ((name, getattr(self, name)) for name in FIELDS)
         )
         return (
             f"against 1 to {self.servers} real servers under {self.loads} loads the simulator was "
-            f"off by: {ranges} (p99 {100 * self.p99_median:.0f} % in the middle)"
+            f"off by: {told}"
         )
 
 
@@ -95,16 +95,11 @@ def error_of(places: Sequence[Compared]) -> Error:
         field: [error for place in counted if (error := place.error(field)) is not None]
         for field in FIELDS
     }
-    middle = sorted(abs(error) for error in errors["p99"])
-    ranges = {field: (min(found), max(found)) for field, found in errors.items()}
-    return Error(
-        loads=len(counted),
-        servers=max(place.servers for place in counted),
-        p50=ranges["p50"],
-        p95=ranges["p95"],
-        p99=ranges["p99"],
-        p99_median=middle[len(middle) // 2],
-    )
+    told = {
+        field: (min(found), max(found), statistics.median(map(abs, found)))
+        for field, found in errors.items()
+    }
+    return Error(len(counted), max(place.servers for place in counted), **told)
 
 
 def read_validation() -> Validation | None:

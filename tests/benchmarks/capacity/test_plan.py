@@ -133,7 +133,7 @@ def outcome(factor: float) -> Outcome:
     )  # fmt: skip
 
 
-ERROR = Error(16, 3, (-0.04, 0.03), (-0.05, 0.12), (-0.02, 0.2), 0.06)
+ERROR = Error(16, 3, (-0.04, 0.03, 0.02), (-0.05, 0.12, 0.05), (-0.02, 0.2, 0.06))
 
 
 def test_a_plan_is_told_as_it_always_was() -> None:
