@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -108,6 +109,50 @@ def test_a_slow_server_is_left_alone_by_who_counts_and_by_who_hedges() -> None:
     blind = p99("round-robin", slow, load=0.3)
     assert p99("round-robin+hedging", slow, load=0.3) < 0.7 * blind
     assert p99("envoy", slow, load=0.3) < 0.7 * blind
+
+
+def test_a_server_that_hedges_overtake_is_left_out() -> None:
+    """Without that, its third of each round would be hedged for ever."""
+    scenario = Scenario(
+        SERVER, 30, Arrivals(0.3 * 30 * SERVER.peak_per_second), policy_of("round-robin+hedging"),
+        zones=3, troubles=Troubles(slow_share=0.1, slow_factor=8.0), seconds=4.0,
+    )  # fmt: skip
+    outcome = simulate(scenario)
+    assert 0.04 < outcome.hedges / outcome.calls < 0.11
+
+
+@pytest.mark.parametrize("name", [one for one in EVERY if HEDGING not in one])
+def test_what_fails_is_left_out_for_longer_and_longer(name: str) -> None:
+    now = [0.0]
+    balance = policy_of(name).make(4, lambda: now[0], random.Random(0))
+
+    def chosen(count: int = 40) -> set[int]:
+        found = set()
+        for _ in range(count):
+            index = balance.choose()
+            found.add(index)
+            balance.gave_up(index)
+        return found
+
+    assert chosen() == {0, 1, 2, 3}
+    balance.failed(2)
+    assert chosen() == {0, 1, 3}
+    now[0] += 0.3
+    assert 2 in chosen()
+    balance.failed(2)  # again in a row: half a second
+    now[0] += 0.3
+    assert chosen() == {0, 1, 3}
+    now[0] += 0.3
+    assert 2 in chosen()
+    balance.succeeded(2)
+    for _ in range(2):
+        balance.overtaken(1)
+    assert chosen() == {0, 1, 2, 3}, "two slow answers say little"
+    balance.overtaken(1)
+    assert chosen() == {0, 2, 3}
+    for index in range(4):
+        balance.failed(index)
+    assert chosen(1) <= {0, 1, 2, 3}, "no answer is worse than a late one"
 
 
 @pytest.mark.parametrize("name", ["round-robin", "two-choices", "least-outstanding", "envoy"])
