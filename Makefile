@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table capacity-table curves profile serving-table bench bench-reduced bench-smoke sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table capacity-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check format clean platform
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,8 +110,12 @@ capacity-table: $(READY)  ## the fleet simulator beside real servers, and a plan
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
 	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results
 	@$(BIN)/python -m tritium_benchmarks.sdk.faults --out benchmarks/results
+	@$(BIN)/python -m tritium_benchmarks.sdk.envoy_hop --out benchmarks/results
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji --out benchmarks/results
+
+dashboard: $(READY)  ## write Grafana's dashboard, deploy/monitoring/grafana, from tools/write_dashboard.py
+	@$(BIN)/python tools/write_dashboard.py
 
 sync-client: $(READY)  ## write the SDK's sync client from its async source
 	@$(BIN)/python tools/generate_sync.py

@@ -26,13 +26,14 @@ ROOMS = (
     ("tests/builders/tensorrt/", "tensorrt"),
     ("tests/builders/precision/", "tensorrt"),
     ("tests/deploy/rollout/", "rollout"),
+    ("tests/deploy/envoy/", "envoy"),
 )
 """Where a test lies -> its room, the first that fits; of the others, the folder is the room. Those
 of `demo` share the trained demo app, those of `small` serve small apps of their own."""
 
 
 LONGEST_FIRST = (
-    "demo", "builders", "client", "training", "tensorrt", "small", "rollout", "deploy",
+    "demo", "builders", "client", "training", "tensorrt", "small", "rollout", "envoy", "deploy",
 )  # fmt: skip
 """Two workers take the rooms in this order; a long one at the end would leave one of them idle."""
 

@@ -32,6 +32,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -
     for servable in ("text_tokenizer", "image_decoder", "engine"):
         assert f"tritium_builders/servables/{servable}.py" in names
     assert "tritium_benchmarks/report/report.html.j2" in names
+    for name in ("envoy.yaml", "certificate.yaml"):
+        assert f"tritium_deploy/configs/envoy/{name}" in names
     workloads = {path.name for path in (ROOT / "benchmarks" / "workloads").glob("*.toml")}
     held = {f"tritium_benchmarks/workloads/{name}" for name in workloads}
     assert held == {name for name in names if name.endswith(".toml")}

@@ -48,6 +48,7 @@ from tritium_builders.release import (
     Precision,
     Target,
 )
+from tritium_builders.servables.engine import openvino_core
 from tritium_builders.stages import Servables, run_stages
 from tritium_client.contract import Role
 
@@ -241,9 +242,8 @@ class _Stager:
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU; elsewhere it takes fp32 without a word."""
     with needs("build"):
-        import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        core = openvino_core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_bf16() -> None:

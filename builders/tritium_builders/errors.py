@@ -20,6 +20,7 @@ Each message names the cause and the fix in one line.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -108,6 +109,20 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", extra) from error
+
+
+def require(package: str, extra: str) -> None:
+    """Look for a package that is imported only after long work; nothing is imported here.
+
+    Args:
+        package: Its import name.
+        extra: The extra that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, extra)
 
 
 @dataclass(frozen=True)

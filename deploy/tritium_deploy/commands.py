@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
+from tritium_deploy.envoy_command import EPILOG as ENVOY_EPILOG
+from tritium_deploy.envoy_command import envoy_config_command
 from tritium_deploy.rollout.commands import rollout_commands
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ Examples:
 
   tritium serve --admin-key-file admin.key
 
+  tritium serve --trace-endpoint http://127.0.0.1:4318/v1/traces
+
 Exit codes: 0 stopped by a signal with nothing lost; 1 it could not start, tritonserver died, or
 requests were still in flight at the end; 2 wrong usage.
 """
@@ -49,6 +53,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
     app.add_typer(rollout_commands, name="rollout")
+    app.command("envoy-config", epilog=ENVOY_EPILOG)(envoy_config_command)
     app.command("demo")(demo_command)
 
 
@@ -88,6 +93,18 @@ def serve_command(
             help="Model control asks for the key in this file; drawn where there is none."
         ),
     ] = None,
+    trace_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Send OpenTelemetry spans there: http://HOST:4318/v1/traces."
+        ),
+    ] = None,
+    trace_rate: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Trace one in N requests besides those whose callers trace; 0 for none."
+        ),
+    ] = 0,
     tritonserver: Annotated[
         Path | None, typer.Option(help="The binary; else from PATH, else nvidia-pytriton's.")
     ] = None,
@@ -97,6 +114,12 @@ def serve_command(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds for requests in flight after SIGTERM or Ctrl-C.")
     ] = 30.0,
+    drain_delay: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds before that in which /ready says no and requests are still taken."
+        ),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Serve every live app of a repository on Triton until told to stop.
@@ -104,11 +127,14 @@ def serve_command(
     Ready means that every golden sample was answered through Triton as PyTorch answered it at
     build. SIGTERM or Ctrl-C finishes the requests in flight first; a second one stops at once.
     """
+    if trace_rate and trace_endpoint is None:
+        raise typer.BadParameter("it needs --trace-endpoint", param_hint="--trace-rate")
     with _interruptible() as signals, _Reporter(as_json) as reporter:
         try:
             from tritium_deploy.admin_key import read_or_make_key
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
+            from tritium_deploy.tracing import Tracing
             from tritium_deploy.tuning import read_tuning
 
             ports = (
@@ -128,9 +154,10 @@ def serve_command(
                 response_cache_mib=response_cache,
                 router=router,
                 admin_key=None if admin_key_file is None else read_or_make_key(admin_key_file),
+                tracing=Tracing(trace_endpoint, trace_rate) if trace_endpoint else None,
                 on_event=_both(signals.note, reporter),
             )
-            drained = _run(server, signals, drain_timeout)
+            drained = _run(server, signals, drain_timeout, drain_delay)
         except _StoppedWhileStartingError as error:
             reporter.fail("Interrupted", "stopped while starting; nothing is left running", error)
         except TritiumError as error:
@@ -142,14 +169,14 @@ def serve_command(
         raise typer.Exit(1)
 
 
-def _run(server: Server, signals: _Signals, drain_timeout: float) -> bool:
+def _run(server: Server, signals: _Signals, drain_timeout: float, drain_delay: float) -> bool:
     """Wait for the end of the server or a signal, then drain. The second signal ends the drain."""
     signals.serving(server)
     try:
         while not signals.stop.wait(0.2):
             server.wait(0)
     finally:
-        drained = server.close(drain_timeout)
+        drained = server.close(drain_timeout, drain_delay)
     return drained
 
 

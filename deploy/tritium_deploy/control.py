@@ -16,6 +16,8 @@ from tritium_deploy.admin_key import HEADER
 from tritium_deploy.errors import ControlError
 
 CALL_TIMEOUT_S = 10.0
+FAILURE_COUNTS = 2
+"""How often Triton 24.10 counts one failed request of an ensemble; tests/deploy/test_metrics.py."""
 HEALS = "tritium.heals"
 """Parameter of a component's config that only a healed server has: how often it was healed."""
 
@@ -43,10 +45,10 @@ class ModelControl:
         self._client = InferenceServerClient(url)
         self._headers = {} if admin_key is None else {HEADER: admin_key}
 
-    def live(self) -> bool:
-        """Say whether the server answers at all."""
+    def live(self, timeout_s: float = CALL_TIMEOUT_S) -> bool:
+        """Say whether the server answers at all, within `timeout_s` seconds."""
         with contextlib.suppress(InferenceServerException):
-            return bool(self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
+            return bool(self._client.is_server_live(client_timeout=timeout_s))
         return False
 
     def version(self) -> str:
@@ -149,7 +151,7 @@ class ModelControl:
         }
 
     def traffic(self, model: str, version: str) -> Traffic:
-        """What one version of a loaded model has answered since it was loaded.
+        """What one version of a loaded ensemble has answered since it was loaded.
 
         Raises:
             ControlError: with Triton's reason, for instance that it is not loaded.
@@ -163,7 +165,7 @@ class ModelControl:
         took_ns = sum(one.success.ns for one in counts)
         return Traffic(
             requests=answered,
-            failures=sum(one.fail.count for one in counts),
+            failures=-(-sum(one.fail.count for one in counts) // FAILURE_COUNTS),
             mean_ms=took_ns / answered / 1e6 if answered else 0.0,
         )
 

@@ -14,6 +14,21 @@ SETTLE_S = 0.25
 """Between the last request's end in Triton and its answer's last byte on the wire."""
 
 
+def linger(seconds: float, exited: threading.Event, abort: threading.Event) -> None:
+    """Serve on for a while, so that load balancers see `/ready` say no before a request is refused.
+
+    Args:
+        seconds: How long.
+        exited: Set when the server has ended; nobody waits for it then.
+        abort: Ends the wait at once when set.
+    """
+    deadline = time.monotonic() + seconds
+    while not exited.is_set():
+        left = deadline - time.monotonic()
+        if left <= 0 or abort.wait(min(left, POLL_S)):
+            return
+
+
 def drain(
     control: ModelControl,
     apps: tuple[AppRelease, ...],

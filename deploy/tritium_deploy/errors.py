@@ -6,6 +6,7 @@
     │   ├── TritonNotFoundError     there is no tritonserver to run
     │   ├── RepositoryError         the repository, or a release in it, cannot be served
     │   │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
+    │   ├── TracingError            where traces shall go is no address for them
     │   ├── TuningError             a tuning file cannot be used, or does not fit the release
     │   ├── PortTakenError          another process listens on a port
     │   ├── SharedMemoryError       /dev/shm has no room for the Python backend
@@ -53,6 +54,10 @@ class RepositoryError(ServeError):
 
 class PlanMismatchError(RepositoryError):
     """A release's plans were built for another TensorRT, or another GPU, than the server's."""
+
+
+class TracingError(ServeError):
+    """Where traces shall go is no address that spans can be sent to."""
 
 
 class TuningError(ServeError):
@@ -136,6 +141,10 @@ class ServerDiedError(ServeError):
 
 class AdminKeyError(TritiumError):
     """The file of the admin key cannot be used."""
+
+
+class EnvoyConfigError(TritiumError):
+    """A configuration of Envoy cannot be made as it was asked for."""
 
 
 class RolloutError(TritiumError):

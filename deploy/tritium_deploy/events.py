@@ -24,6 +24,7 @@ EventName = Literal[
     "not_followed",
     "candidate_missing",  # the release beside the live one could not be loaded
     "died",  # tritonserver ended by itself
+    "leaving",  # /ready says no; requests are still taken
     "draining",
     "stopped",
 ]

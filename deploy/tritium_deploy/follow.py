@@ -128,7 +128,7 @@ class Follower:
             for one in sorted(beside)
             if (release := self._read_if_there(app, one)) is not None
         }
-        self._served.switch(live, list(candidates.values()))
+        self._served.switch(live, list(candidates.values()), rollout)
         if self._router is not None:
             candidate = None if rollout is None else candidates.get(rollout.candidate)
             self._router.update(live, candidate, rollout)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from tritium_deploy.events import Event, EventName, OnEvent
@@ -49,6 +49,28 @@ class Counter:
         with self._lock:
             self._done += 1
             self._report(self._done)
+
+
+def in_parallel(
+    items: Sequence[str], act: Callable[[str], None], report: Callable[[int], None], at_once: int
+) -> None:
+    """Do one thing for each item, a few at once, and report how many are done.
+
+    Raises:
+        Exception: the first that `act` raised; the rest is not waited for.
+    """
+    count = Counter(report)
+
+    def one(item: str) -> None:
+        act(item)
+        count()
+
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="load")
+    try:
+        raise_first_error(pool.submit(one, item) for item in items)
+    finally:
+        # A load that hangs ends with its server; waiting for it here would hang as well.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def raise_first_error(futures: Iterable[Future[None]]) -> None:

@@ -33,6 +33,7 @@ class ServedApps:
         self._lock = threading.Lock()
         self._live = {app.name: app for app in live}
         self._beside: dict[str, tuple[AppRelease, ...]] = {}
+        self._rollouts: dict[str, contract.Rollout | None] = {}
         self.helpers: frozenset[str] = frozenset()
         """Models that belong to no release, and whose processes are healed as well."""
 
@@ -47,6 +48,16 @@ class ServedApps:
         """Everything whose processes run: what callers get, and candidates beside it."""
         with self._lock:
             return (*self._live.values(), *(app for one in self._beside.values() for app in one))
+
+    def beside(self, app: str) -> tuple[AppRelease, ...]:
+        """An app's releases that are loaded beside its live one."""
+        with self._lock:
+            return self._beside.get(app, ())
+
+    def rollout(self, app: str) -> contract.Rollout | None:
+        """What an app's entry points say of a candidate; None where they name none."""
+        with self._lock:
+            return self._rollouts.get(app)
 
     def release(self, app: str) -> int:
         """The number of an app's live release."""
@@ -73,11 +84,14 @@ class ServedApps:
         found = read_app_release(self.repository, app, number)
         return on_machine(found, self.machines[app], self.repository)
 
-    def switch(self, app: AppRelease, beside: Sequence[AppRelease]) -> None:
-        """Note what became live, and what is loaded beside it."""
+    def switch(
+        self, app: AppRelease, beside: Sequence[AppRelease], rollout: contract.Rollout | None
+    ) -> None:
+        """Note what became live, what is loaded beside it, and its share."""
         with self._lock:
             self._live[app.name] = app
             self._beside[app.name] = tuple(beside)
+            self._rollouts[app.name] = rollout
 
 
 def entry_point_configs(

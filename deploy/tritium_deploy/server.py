@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,20 @@ from typing import Any
 from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
 from tritium_deploy.control import ModelControl, load_reason
-from tritium_deploy.drain import drain
+from tritium_deploy.drain import drain, linger
 from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
 from tritium_deploy.events import Event, OnEvent, ignore
 from tritium_deploy.follow import Follower
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
 from tritium_deploy.live import load_live_apps, machines, on_machine
+from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.ports import Ports
-from tritium_deploy.progress import Clock, Counter, raise_first_error
+from tritium_deploy.progress import Clock, Counter, in_parallel
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
+from tritium_deploy.tracing import Tracing
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
@@ -60,6 +61,7 @@ def serve(
     response_cache_mib: int = 0,
     router: bool = False,
     admin_key: str | None = None,
+    tracing: Tracing | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> Server:
@@ -81,6 +83,7 @@ def serve(
         router: Load `<app>_route`, too, which makes a canary's split for callers without the SDK.
         admin_key: What model control, logging and trace settings ask for from now on; None for
             nothing. `tritium rollout` needs it, too.
+        tracing: Where OpenTelemetry spans of requests go, and of which; None for none.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
 
@@ -117,6 +120,7 @@ def serve(
         response_cache_mib=response_cache_mib,
         router=router,
         admin_key=admin_key,
+        tracing=tracing,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(
@@ -153,6 +157,7 @@ class Server:
         self._options = options
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in served.live})
+        self._metrics = ServerMetrics(triton, served, self._board)
         self._control = ModelControl(self.grpc_url, triton_options.admin_key)
         self._cached = triton_options.response_cache_mib > 0
         self._replay = GoldenReplay(self.grpc_url, cached=self._cached)
@@ -206,7 +211,7 @@ class Server:
 
     @property
     def step_metrics_url(self) -> str:
-        """What the steps of apps' `encoders` have done, in Prometheus' text format."""
+        """What this server says of itself, and of the steps of apps' `encoders`, to Prometheus."""
         return f"http://{self._address}:{self.ports.ready}/metrics"
 
     @property
@@ -261,11 +266,13 @@ class Server:
             raise self._failure
         return ended
 
-    def close(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+    def close(self, drain_timeout_s: float = DRAIN_TIMEOUT_S, drain_delay_s: float = 0.0) -> bool:
         """Drain and stop: not ready first, then finish what is in flight, then end Triton.
 
         Args:
             drain_timeout_s: Seconds for requests in flight; what is left then fails.
+            drain_delay_s: Seconds in which `/ready` says no and requests are still taken, so that
+                load balancers learn of it before anybody is refused.
 
         Returns:
             Whether nothing was in flight any more. A second call returns True at once.
@@ -274,6 +281,9 @@ class Server:
             if self._closed:
                 return True
             self._board.drain("the server is shutting down")
+            if drain_delay_s > 0 and not self._triton.exited.is_set():
+                self._clock.tell("leaving", f"takes requests for {drain_delay_s:g} s more")
+                linger(drain_delay_s, self._triton.exited, self._abort)
             self._follower.stop()
             if self._watcher is not None:
                 self._watcher.stop()
@@ -324,7 +334,7 @@ class Server:
             ports.ready,
             self._board,
             lambda: not self._triton.exited.is_set(),
-            self._triton.step_metrics,
+            self._metrics.exposition,
         )
         if self._router is not None:
             self._router.write(self._served.live)
@@ -341,6 +351,7 @@ class Server:
             self._served,
             self._follower.look,
             self._board,
+            self._metrics,
             self._options.watch,
             self._clock.on_event,
             self._note_death,
@@ -433,18 +444,7 @@ class Server:
         )
 
     def _in_parallel(self, items: Sequence[str], act: Callable[[str], None], what: str) -> None:
-        count = Counter(partial(self._progress, what, len(items)))
-
-        def one(item: str) -> None:
-            act(item)
-            count()
-
-        pool = ThreadPoolExecutor(LOADS_IN_FLIGHT, thread_name_prefix="load")
-        try:
-            raise_first_error(pool.submit(one, item) for item in items)
-        finally:
-            # A load that hangs ends with its server; waiting for it here would hang as well.
-            pool.shutdown(wait=False, cancel_futures=True)
+        in_parallel(items, act, partial(self._progress, what, len(items)), LOADS_IN_FLIGHT)
 
     def _progress(self, what: str, total: int, done: int) -> None:
         self._clock.on_event(

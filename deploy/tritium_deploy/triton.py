@@ -30,6 +30,7 @@ from tritium_deploy.stubs import (
     list_stubs,
     remove_region,
 )
+from tritium_deploy.tracing import Tracing
 
 MEBIBYTE = 1024 * 1024
 REGION_BYTES = MEBIBYTE
@@ -38,9 +39,9 @@ REQUEST_BYTES = 24 * MEBIBYTE
 """What has to be left for requests: one encoded picture of the largest accepted size."""
 START_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 3
-PING_INTERVAL_MS = contract.KEEPALIVE_MS // 2
-"""Triton's own limit is 5 minutes: it would close the connection of a client that asks, every few
-seconds of a long request, whether the server is still there."""
+PING_INTERVAL_MS = 1_000
+"""Triton's own limit is 5 minutes, and 2 hours between requests: it would close the connection of a
+client or a proxy that asks, every few seconds, whether the server is still there."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class TritonOptions:
     """Serve the models of `Triton.router` beside those of the repository."""
     admin_key: str | None = None
     """What model control, logging and trace settings ask for; None for nothing."""
+    tracing: Tracing | None = None
+    """None: no request is traced."""
     log: Path | None = None
     """None: in the run folder, removed with it when the server ends well."""
 
@@ -86,6 +89,11 @@ class Triton:
         self.exited = threading.Event()
         self.log = options.log or self._folder.log
         self.router = self._folder.router
+
+    @property
+    def started(self) -> bool:
+        """Whether there is, or was, a process."""
+        return self._pid is not None
 
     @property
     def pid(self) -> int:
@@ -231,13 +239,17 @@ class Triton:
             f"--grpc-port={ports.grpc}",
             f"--metrics-address={options.host}",
             f"--metrics-port={ports.metrics}",
+            # p50, p95 and p99 of each model: this Triton has no histograms for them.
+            "--metrics-config=summary_latencies=true",
             f"--allow-http={str(options.http).lower()}",
             "--http-address=127.0.0.1",
             f"--http-port={ports.http}",
             f"--backend-config=python,shm-region-prefix-name={self._folder.region_prefix}",
             f"--id={contract.format_server_id(options.apps)}",
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
+            "--grpc-keepalive-permit-without-calls=1",
             *self._restrictions(),
+            *(options.tracing.arguments() if options.tracing else []),
             *(
                 [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
                 if options.response_cache_mib

@@ -20,6 +20,7 @@ from tritium_deploy.errors import ControlError, GoldenError, ReleaseError
 from tritium_deploy.events import Event, OnEvent
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.live import AppRelease
+from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.readiness import StatusBoard
 from tritium_deploy.router import INSTANCES
 from tritium_deploy.served import ServedApps
@@ -44,6 +45,10 @@ class WatchOptions:
     probe_every_s: float = 10.0
     """Between golden samples sent to a server that looks well, to notice hung stubs."""
     probe_timeout_s: float = 10.0
+    pulse_every_s: float = 1.0
+    """Between questions whether tritonserver answers at all."""
+    silence_s: float = 2.5
+    """How long it may take for that; load balancers have it out within 5 seconds."""
     replaced_s: float = 10.0
     """How long a healed component's other old stubs may finish their requests. Triton ends them
     then, unless one died amid a request: what such a request was given it keeps for ever, and the
@@ -86,6 +91,7 @@ class Watcher:
         served: What it serves.
         look: Finds out what it serves by now.
         board: Where the apps' states are kept.
+        metrics: Counts restarts and probes.
         options: When to heal.
         on_event: Told what happens, from the watcher's threads.
         on_exit: Called once when tritonserver ends by itself.
@@ -99,6 +105,7 @@ class Watcher:
         served: ServedApps,
         look: Callable[[], None],
         board: StatusBoard,
+        metrics: ServerMetrics,
         options: WatchOptions,
         on_event: OnEvent,
         on_exit: Callable[[], None],
@@ -109,6 +116,7 @@ class Watcher:
         self._served = served
         self._look = look
         self._board = board
+        self._metrics = metrics
         self._options = options
         self._on_event = on_event
         self._on_exit = on_exit
@@ -122,7 +130,7 @@ class Watcher:
         self._stopped_since: dict[int, float] = {}
         self._threads = [
             threading.Thread(target=target, name=target.__name__, daemon=True)
-            for target in (self._watch, self._probe)
+            for target in (self._watch, self._probe, self._feel_pulse)
         ]
 
     def start(self) -> None:
@@ -213,6 +221,7 @@ class Watcher:
             else:
                 now = time.monotonic()
                 self._replaced.update((pid, now) for pid in before)
+                self._metrics.restarted(model)
                 return True
         return False
 
@@ -266,16 +275,44 @@ class Watcher:
                 if self._board.state(app.name) not in ("ready", "unwell"):
                     misses[app.name] = 0
                     continue
+                began = time.monotonic()
                 try:
                     self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
                 except ReleaseError:
                     self._look_again()
                 except GoldenError as error:
                     misses[app.name] += 1
+                    self._metrics.probe_failed(app.name)
                     self._note_miss(app, error, misses[app.name])
                 else:
                     misses[app.name] = 0
+                    self._metrics.probed(app.name, time.monotonic() - began)
                     self._note_answer(app)
+
+    def _feel_pulse(self) -> None:
+        """Notice a tritonserver that hangs long before golden samples do."""
+        answered = True
+        while not self._stop.wait(self._options.pulse_every_s):
+            before, answered = answered, self._control.live(self._options.silence_s)
+            if self._stop.is_set() or (not answered and self._triton.exited.wait(POLL_S)):
+                return
+            if not answered:
+                self._note_silence()
+            elif not before:
+                self._note_return()
+
+    def _note_silence(self) -> None:
+        reason = f"tritonserver has not answered for {self._options.silence_s:g} s"
+        for app in self._served.live:
+            if self._board.set(app.name, "unwell", reason, only_from=["ready"]):
+                self._tell("unwell", f"{app.name}: {reason}", app=app.name, reason=reason)
+
+    def _note_return(self) -> None:
+        """What it answers is for golden samples to say; those that are missed are asked again."""
+        for app in self._served.live:
+            with contextlib.suppress(GoldenError):
+                self._replay.check(app, samples=1, timeout_s=self._options.probe_timeout_s)
+                self._note_answer(app)
 
     def _look_again(self) -> None:
         with contextlib.suppress(TritiumError):

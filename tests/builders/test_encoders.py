@@ -51,7 +51,7 @@ def make(folder: Path, **changed: Any) -> tuple[Encoders, list[tuple[str, int]]]
     spec = {"threads": 1, "streams": 1, "max_batch": 8, "steps": steps, **changed}
     seen: list[tuple[str, int]] = []
     encoders = Encoders(
-        folder / "encoders" / "1", spec, lambda step, count, _: seen.append((step, count))
+        folder / "encoders" / "1", spec, lambda step, count, *_: seen.append((step, count))
     )
     return encoders, seen
 
@@ -108,6 +108,14 @@ def test_no_step_runs_for_a_request_that_has_failed(tmp_path: Path) -> None:
     encoders, seen = make(tmp_path)
     encoders([request("break text_tokenizer", "b"), request("break text_tokenizer", "b")])
     assert seen == [("text_tokenizer", 2)]
+
+
+def test_refused_inputs_are_counted_and_broken_steps_are_not(tmp_path: Path) -> None:
+    encoders, _ = make(tmp_path)
+    counted: list[tuple[str, int, int]] = []
+    encoders._on_step = lambda step, count, _, refused: counted.append((step, count, refused))
+    encoders([request("refuse text_tokenizer"), request("break text_tokenizer"), request("a")])
+    assert counted == [("text_tokenizer", 3, 1), ("text_encoder", 1, 0)]
 
 
 def test_the_encoders_setting_is_every_step_s(tmp_path: Path) -> None:

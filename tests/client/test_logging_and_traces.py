@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from tests.support.grpc_service import served
 from tests.support.triton import free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -58,6 +59,14 @@ def test_outside_of_a_span_nothing_is_added(recorder: tuple[str, Recorder]) -> N
     with Client(url) as client:
         client.apps()
     assert "traceparent" not in heard.seen[0]
+
+
+def test_a_span_that_is_not_sampled_is_not_named(recorder: tuple[str, Recorder]) -> None:
+    url, heard = recorder
+    tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("test")
+    with Client(url) as client, tracer.start_as_current_span("checkout"):
+        client.apps()
+    assert "traceparent" not in heard.seen[0]  # Triton would trace it
 
 
 def test_opentelemetry_is_not_loaded_for_those_who_do_not_trace() -> None:

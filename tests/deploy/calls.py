@@ -15,6 +15,8 @@ import numpy as np
 import psutil
 from tritonclient.grpc import InferenceServerClient, InferInput
 
+from tritium_deploy import Server
+
 TIMEOUT_S = 30.0
 
 
@@ -61,6 +63,14 @@ def get(url: str) -> tuple[int, dict[str, Any]]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
+
+
+def exported(server: Server, name: str) -> float:
+    """The value of one line of what `tritium serve` exports for Prometheus."""
+    with urllib.request.urlopen(server.step_metrics_url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
+    return float(line.split()[-1])
 
 
 def executions(client: InferenceServerClient, model: str) -> int:

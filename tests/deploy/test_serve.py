@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from tests.deploy.calls import alive, get, infer, regions
+from tests.deploy.calls import alive, get, infer, regions, wait_until
 from tests.deploy.conftest import Start
 from tests.deploy.tiny_repository import TinyApp, golden, publish
 from tritonclient.grpc import InferenceServerClient, service_pb2_grpc
@@ -348,6 +349,24 @@ def test_close_finishes_what_is_in_flight(
     for thread in threads:
         thread.join()
     assert len(outcomes) == 3
+
+
+def test_balancers_may_be_given_time_to_look_elsewhere(
+    repository: Path, start: Start, connect: Callable[[Server], InferenceServerClient]
+) -> None:
+    publish(repository)
+    server = start()
+    client = connect(server)
+    closing = threading.Thread(target=server.close, kwargs={"drain_delay_s": 1.5})
+    closing.start()
+    assert wait_until(lambda: get(server.ready_url)[0] == 503, 1)
+    for _ in range(10):  # who has not heard of it yet is answered
+        infer(client, "tiny_classify_image", {"image": b"x"})
+        time.sleep(0.05)
+    assert get(server.ready_url)[1]["apps"]["tiny"]["state"] == "draining"
+    closing.join()
+    with pytest.raises(InferenceServerException):
+        infer(client, "tiny_classify_image", {"image": b"x"}, 2)
 
 
 def test_a_drain_that_takes_too_long_is_cut_short_and_said(

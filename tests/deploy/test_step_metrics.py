@@ -16,7 +16,7 @@ sys.path.insert(0, sys.argv[1])
 from encoders import step_metrics
 count = step_metrics({"text_encoder": {"model": "pets_text_encoder_1"}})
 for _ in range(3):
-    count("text_encoder", 2, 0.5)
+    count("text_encoder", 2, 0.5, 1)
 """
 
 
@@ -37,6 +37,7 @@ def test_what_processes_counted_before_they_ended_is_summed_up(tmp_path: Path) -
         f"tritium_step_requests_total{labels} 12.0",
         f"tritium_step_executions_total{labels} 6.0",
         f"tritium_step_seconds_total{labels} 3.0",
+        f"tritium_step_refused_total{labels} 6.0",
     ):
         assert line in text.splitlines()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.deploy.calls import get, infer, regions, wait_until
+from tests.deploy.calls import exported, get, infer, regions, wait_until
 from tests.deploy.conftest import Start
 from tests.deploy.tiny_repository import TinyApp, golden, publish
 from tritonclient.grpc import InferenceServerClient
@@ -204,6 +204,22 @@ def test_a_stopped_stub_is_replaced(repository: Path, start: Start, connect: Con
 
 
 @pytest.mark.e2e
+def test_a_tritonserver_that_hangs_is_not_ready_within_five_seconds(
+    repository: Path, start: Start, connect: Connect
+) -> None:
+    publish(repository)
+    server = start()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        assert wait_until(lambda: get(server.ready_url)[0] == 503, 5)
+        assert "has not answered for" in server.apps[0].reason
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert wait_until(lambda: server.ready, HEALED_WITHIN_S)
+    assert infer(connect(server), "tiny_classify_image", {"image": b"x"}).shape == (3,)
+
+
+@pytest.mark.e2e
 def test_a_hung_stub_makes_the_app_unwell_until_it_answers(
     repository: Path, start: Start, connect: Connect
 ) -> None:
@@ -217,6 +233,7 @@ def test_a_hung_stub_makes_the_app_unwell_until_it_answers(
     )
     busy.start()
     assert wait_until(lambda: server.apps[0].state == "unwell", 10)
+    assert exported(server, 'tritium_golden_probe_failures_total{app="tiny"}') >= 2
     assert "no answer within 0.5 s" in server.apps[0].reason
     busy.join()
     assert wait_until(lambda: server.ready, 10)

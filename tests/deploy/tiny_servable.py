@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def probabilities(text: Array | None, image: Array | None, bias: float) -> Array
     return answer
 
 
+class RefusedError(Exception):
+    """A caller's mistake."""
+
+
 class TritonPythonModel:
     """Plays the role that the config's `role` parameter names."""
 
@@ -62,12 +67,20 @@ class TritonPythonModel:
             time.sleep(3600)
         self._slow_s = float(spec.get("slow_s", "0"))
         self._left = int(spec.get("crash_after", "-1"))
+        self._count: Callable[[str, int, float, int], None] = lambda *_: None
+        if "counts" in spec:
+            sys.path.insert(0, spec["counts"])
+            from encoders import step_metrics  # type: ignore[import-not-found]
+
+            self._count = step_metrics({self._role: {"model": args["model_name"]}})
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request on its own; a text that starts with `sleep` takes a while.
+        """Answer each request on its own; a text that starts with `sleep` takes a while, one that
+        starts with `refuse` is refused.
 
-        With `slow_s` every batch takes so many seconds more; with `crash_after` the process dies
-        after so many requests.
+        With `counts`, the folder of our servables, it counts what it does as `encoders` does. With
+        `slow_s` every batch takes so many seconds more; with `crash_after` the process dies after
+        so many requests.
         """
         import triton_python_backend_utils as pb
 
@@ -80,6 +93,8 @@ class TritonPythonModel:
                 text = bytes(read(request, "text")[0])  # type: ignore[index]
                 if text.startswith(b"sleep "):
                     time.sleep(float(text.split()[1]))
+                if text.startswith(b"refuse"):
+                    raise RefusedError("tritium.invalid_input stage=text_encoder item=0: as asked")
                 return "text_features", text_features(text)
             if self._role == "image_encoder":
                 return "image_features", image_features(bytes(read(request, "image")[0]))  # type: ignore[index]
@@ -88,11 +103,19 @@ class TritonPythonModel:
             return "probabilities", probabilities(text_part, image_part, self._bias)
 
         time.sleep(self._slow_s)
+        began, refused = time.perf_counter(), 0
         responses = []
         for request in requests:
             if self._left == 0:
                 os._exit(3)
             self._left -= 1
-            name, value = answer(request)
+            try:
+                name, value = answer(request)
+            except RefusedError as error:
+                refused += 1
+                problem = pb.TritonError(str(error), pb.TritonError.INVALID_ARG)
+                responses.append(pb.InferenceResponse(error=problem))
+                continue
             responses.append(pb.InferenceResponse([pb.Tensor(name, value[np.newaxis])]))
+        self._count(self._role, len(requests), time.perf_counter() - began, refused)
         return responses

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT
-from tritium_benchmarks.sdk import faults, overhead, shared_memory
+from tritium_benchmarks.sdk import envoy_hop, faults, overhead, shared_memory
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -19,6 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
     [
         ("overhead", "calling-an-app.md", overhead.render),
         ("faults", "deadlines-and-retries.md", faults.render),
+        ("envoy_hop", "envoy.md", envoy_hop.render),
     ],
 )
 def test_the_page_shows_what_was_measured(

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pytest
 from tritonclient import grpc as triton
 
-from tests.deploy.calls import executions_at_rest
+from tests.deploy.calls import executions_at_rest, exported
 from tests.e2e.conftest import FULL, Fold
 from tests.support import models
 from tritium_builders.reference import FusionModel
 from tritium_builders.samples import Sample
 from tritium_builders.servables import image_decoder
 from tritium_builders.training.folds import Prepared
-from tritium_client import Client, contract
+from tritium_client import Client, InvalidInput, contract
 from tritium_deploy import Server
 
 pytestmark = pytest.mark.e2e
@@ -221,3 +221,16 @@ def test_an_absent_modalitys_encoder_never_runs(
     assert count() == before
     client.classify(image=folds[0].bundle.golden[0].image)
     assert count() == before + 1
+
+
+def test_refused_inputs_are_counted_for_those_who_watch(
+    client: Client, server: Server, folds: Sequence[Fold]
+) -> None:
+    if "encoders" not in folds[0].release.loaded:
+        pytest.skip("Triton does not tell a refused input from an answer")
+    decoder = folds[0].release.components["image_decoder"].model
+    counter = f'tritium_step_refused_total{{model="{decoder}",step="image_decoder"}}'
+    before = exported(server, counter)
+    with pytest.raises(InvalidInput):
+        client.classify(image=b"\x89PNG\r\n\x1a\n and nothing else")
+    assert exported(server, counter) == before + 1

@@ -9,6 +9,7 @@ from typing import Any
 from tritium_builders.bundle_schema import Sources
 from tritium_builders.data.card import DataCard
 from tritium_builders.training.report import TrainingReport
+from tritium_builders.training.rounds.record import RoundRecord
 from tritium_builders.training.task_report import TaskReport
 
 LABEL_ROWS = 200
@@ -28,6 +29,8 @@ class PageContent:
     pictures: Mapping[str, bytes]
     """Sample id -> encoded picture, of the validation samples."""
     card: DataCard | None = None
+    continued: RoundRecord | None = None
+    """Where the bundle continues another."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tritium_builders.reports.sections import card_values, sections_of, tiles_of
 from tritium_builders.reports.templates import render
 from tritium_builders.samples import read_samples
 from tritium_builders.training.report import TrainingReport
-from tritium_builders.training.run import DATA_CARD, RECIPE, REPORT
+from tritium_builders.training.rounds.record import RoundRecord
+from tritium_builders.training.run import DATA_CARD, RECIPE, REPORT, ROUND
 from tritium_builders.training.task_report import TaskReport
 
 
@@ -57,6 +58,7 @@ def read_content(folder: Path) -> PageContent:
     """
     manifest = read_manifest(folder)
     card = _parse(folder, DATA_CARD, DataCard) if (folder / DATA_CARD).exists() else None
+    continued = _parse(folder, ROUND, RoundRecord) if (folder / ROUND).exists() else None
     kind: type[TrainingReport | TaskReport] = TaskReport
     if manifest.task == "classification":
         kind = TrainingReport
@@ -68,6 +70,7 @@ def read_content(folder: Path) -> PageContent:
         recipe=_read(folder, RECIPE).decode(),
         pictures={sample.id: sample.image for sample in validation},
         card=card,
+        continued=continued,
     )
 
 

@@ -12,6 +12,7 @@ from tritium_builders.data.card import DataCard
 from tritium_builders.reports import single_label, tasks
 from tritium_builders.reports.content import LABEL_ROWS, PageContent, Section, Tile
 from tritium_builders.training.report import TrainingReport
+from tritium_builders.training.rounds.record import remarks
 
 RECIPE_CHARACTERS = 20_000
 
@@ -20,7 +21,7 @@ def sections_of(content: PageContent) -> list[Section]:
     """Everything that there is to say, in the order of the page."""
     classes = isinstance(content.report, TrainingReport)
     own = single_label.SECTIONS if classes else tasks.SECTIONS
-    made = (make(content) for make in (*own, data, provenance))
+    made = (make(content) for make in (round_before, *own, data, provenance))
     return [section for section in made if section is not None]
 
 
@@ -29,6 +30,14 @@ def tiles_of(content: PageContent) -> list[Tile]:
     if isinstance(content.report, TrainingReport):
         return single_label.tiles(content)
     return tasks.tiles(content)
+
+
+def round_before(content: PageContent) -> Section | None:
+    """The bundle that is continued, and both on the same items."""
+    if content.continued is None:
+        return None
+    values = {"round": content.continued, "remarks": remarks(content.continued)}
+    return Section("round", "Before", "Beside the bundle before", "round.html.j2", values)
 
 
 def data(content: PageContent) -> Section | None:

@@ -60,14 +60,15 @@ class Encoders:
             them that are another instance's, and a folder for `locks` that says who is at work;
             `steps`: step -> `model` (a component's name), `servable` (its class) and `spec` (its
             own specification).
-        on_step: Told each step, how many requests it answered, and how many seconds that took.
+        on_step: Told each step, how many requests it answered, how many seconds that took, and
+            how many of the requests it refused.
     """
 
     def __init__(
         self,
         folder: Path,
         spec: dict[str, Any],
-        on_step: Callable[[str, int, float], None] = lambda *_: None,
+        on_step: Callable[[str, int, float, int], None] = lambda *_: None,
     ) -> None:
         repository = folder.parents[1]
         cores = spec.get("cores")
@@ -129,15 +130,17 @@ class Encoders:
         ready = [one for one in work if one.failure is None]
         if not ready:
             return
+        refusals = 0
         began = time.perf_counter()
         answers = self._steps[step]([one.tensors for one in ready])
         for one, answer in zip(ready, answers, strict=True):
             if isinstance(answer, Exception):
                 refused = str(answer).startswith(REFUSED)
+                refusals += refused
                 one.failure = answer if refused else RuntimeError(f"{step}: {answer!r}")
             else:
                 one.tensors.update(answer)
-        self._on_step(step, len(ready), time.perf_counter() - began)
+        self._on_step(step, len(ready), time.perf_counter() - began, refusals)
 
 
 class CoreAtWork:
@@ -247,7 +250,7 @@ class TritonPythonModel:
 
 
 class StepMetrics:
-    """Counts every step's requests, executions and time, for the server that started this process.
+    """Counts what every step does, for the server that started this process.
 
     In files (prometheus_client's multiprocess mode). Triton's own custom metrics travel under a
     lock; an instance that is killed while it holds that lock takes tritonserver down with it.
@@ -264,18 +267,21 @@ class StepMetrics:
             ("requests", "Requests that a step of the graph has answered or refused"),
             ("executions", "Batches that a step of the graph has computed"),
             ("seconds", "Time that a step of the graph has computed"),
+            ("refused", "Requests whose input a step of the graph has refused"),
         ):
             counter = Counter(f"tritium_step_{name}", documentation, ["step", "model"])
             for step, described in steps.items():
                 self._counters[step].append(counter.labels(step, described["model"]))
 
-    def __call__(self, step: str, requests: int, seconds: float) -> None:
+    def __call__(self, step: str, requests: int, seconds: float, refused: int) -> None:
         """Count one execution of a step."""
-        for counter, value in zip(self._counters[step], (requests, 1, seconds), strict=True):
+        for counter, value in zip(
+            self._counters[step], (requests, 1, seconds, refused), strict=True
+        ):
             counter.inc(value)
 
 
-def step_metrics(steps: dict[str, Any]) -> Callable[[str, int, float], None]:
+def step_metrics(steps: dict[str, Any]) -> Callable[[str, int, float, int], None]:
     """What counts the steps: nothing where no server reads the counts."""
     if COUNTS in os.environ:
         return StepMetrics(steps)

@@ -31,6 +31,23 @@ class Runtime(Protocol):
         """Run one batch: inputs by name to outputs by name."""
 
 
+def openvino_core() -> Any:
+    """OpenVINO's Core, one for as long as the process lives.
+
+    Its CPU plugin gives the thread that loads it another stack for signal handlers, and takes the
+    memory away again with the Core (seen in 2026.4). A Core that ended in another thread would
+    leave that stack in place without its memory, and the next signal with a handler, such as the
+    SIGCHLD of a data loader's worker, would end the process.
+    """
+    import openvino
+
+    # There, because several copies of this file may be loaded into one process, and let go.
+    kept = vars(openvino)
+    if "_tritium_core" not in kept:
+        kept.setdefault("_tritium_core", openvino.Core())
+    return kept["_tritium_core"]
+
+
 class OpenVinoRuntime:
     """Runs an OpenVINO IR. Source: https://docs.openvino.ai, "CPU device".
 
@@ -42,10 +59,7 @@ class OpenVinoRuntime:
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
-        import openvino
-
         streams = spec["streams"]
-
         options: dict[str, Any] = {
             # Without this, a CPU with bf16 units would round fp32 models without a word.
             "INFERENCE_PRECISION_HINT": "bf16" if spec.get("bf16") else "f32",
@@ -57,7 +71,7 @@ class OpenVinoRuntime:
             options["INFERENCE_NUM_THREADS"] = spec["threads"] * streams
             # It would pin every process's threads to the same, the first cores.
             options["ENABLE_CPU_PINNING"] = False
-        core = openvino.Core()
+        core = openvino_core()
         model = core.read_model(str(file))
         if takes_one_by_one(spec):
             model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})

@@ -17,6 +17,7 @@ from torch import nn
 from tritium_builders.data import Dataset
 from tritium_builders.data.cache import content_key
 from tritium_builders.data.card import DataCard
+from tritium_builders.errors import require
 from tritium_builders.models import (
     HEADS,
     FusionHead,
@@ -155,6 +156,7 @@ def prepare(recipe: Recipe, folder: Path = Path(), *, every_fold: bool = False) 
         RecipeError: when something that the recipe names cannot be used.
         MissingExtraError: when a package is not installed.
     """
+    require("sklearn", "train")
     text, image = load_encoders(recipe)
     with processes().first_goes_ahead():
         data = load_data(recipe, folder, text, image, every_fold=every_fold)

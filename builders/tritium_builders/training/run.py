@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tritium_builders.training.comparison import Comparison
     from tritium_builders.training.folds import Prepared, TrainedFold
     from tritium_builders.training.report import TrainingReport
+    from tritium_builders.training.rounds.record import RoundRecord
     from tritium_builders.training.task_report import TaskReport
 
     AnyReport = TrainingReport | TaskReport
@@ -159,7 +160,7 @@ def ship(
     shipped: TrainedFold,
     target: Path,
     report: AnyReport,
-    more_files: Mapping[str, bytes] | None = None,
+    continued: RoundRecord | None = None,
 ) -> Bundle:
     """Write the bundle; of several processes that trained together, the first one does.
 
@@ -168,7 +169,7 @@ def ship(
         shipped: The head.
         target: The folder.
         report: Of the training.
-        more_files: Kept in the bundle as well, by name.
+        continued: Of the bundle that was trained on, kept as `round.json`.
     """
     from tritium_builders.training.checkpoints import forget
     from tritium_builders.training.distributed import processes
@@ -176,7 +177,7 @@ def ship(
     if not processes().is_first:
         processes().wait()
         return Bundle.load(target)
-    bundle = write_bundle(prepared, shipped, target, report=report, more_files=more_files)
+    bundle = write_bundle(prepared, shipped, target, report=report, continued=continued)
     forget(prepared.checkpoints(shipped.fold))
     processes().wait()
     return bundle
@@ -287,7 +288,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     report: AnyReport | None = None,
-    more_files: Mapping[str, bytes] | None = None,
+    continued: RoundRecord | None = None,
 ) -> Bundle:
     """Write a bundle with one trained fusion head.
 
@@ -296,7 +297,7 @@ def write_bundle(
         trained: The head; the items that it never saw become the validation samples.
         path: The folder; a bundle that is already there is replaced.
         report: Kept in the bundle as `report.json`, and drawn as `report.html`.
-        more_files: Kept as well, by name.
+        continued: Of the bundle that was trained on: kept as `round.json`, and in the page.
 
     Raises:
         RecipeError: when `path` is something else than a bundle.
@@ -320,10 +321,17 @@ def write_bundle(
     if report is not None:
         pictures = {sample.id: sample.image for sample in validation}
         content = PageContent(
-            report, dataset.labels, sources, files[RECIPE].decode(), pictures, prepared.card
+            report,
+            dataset.labels,
+            sources,
+            files[RECIPE].decode(),
+            pictures,
+            prepared.card,
+            continued,
         )
         files |= {REPORT: report.to_json(), PAGE: render_page(content)}
-    files |= more_files or {}
+    if continued is not None:
+        files[ROUND] = continued.to_json()
     return Bundle.from_modules(
         app=recipe.app,
         path=path,

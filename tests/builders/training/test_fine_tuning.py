@@ -287,7 +287,8 @@ def test_a_step_in_parts_is_the_same_step(tiny: Prepared) -> None:
     for one, other in zip(
         whole.head.state_dict().values(), parts.head.state_dict().values(), strict=True
     ):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        # Smaller batches add up in another order: 8e-5 was seen; parts weighed wrongly make 1e-3.
+        torch.testing.assert_close(one, other, atol=5e-4, rtol=0)
 
 
 def test_gradients_are_clipped(tiny: Prepared) -> None:

@@ -23,6 +23,7 @@ from tritium_builders.data.card import DataCard
 from tritium_builders.errors import RecipeError
 from tritium_builders.graphs import load_module
 from tritium_builders.models import ConcatFusion
+from tritium_builders.reports.page import read_content, render_page
 from tritium_builders.training import load_recipe, train
 from tritium_builders.training.own_data import load_encoders
 from tritium_builders.training.recipe import SplitTable
@@ -198,6 +199,13 @@ def test_the_next_bundle_knows_the_old_and_the_new(first: FirstRound, tmp_path: 
     assert "held out before" in shown
     assert "1 items have no label yet" in shown
     assert "New labels: yak" in shown
+    page = (tmp_path / "again" / "report.html").read_text("utf-8")
+    assert page == render_page(read_content(bundle.folder)).decode()
+    assert 'id="round"' in page
+    assert f"<code>{first.bundle.hash[:12]}</code>" in page
+    assert f"<td>{100 * earlier:.1f}</td><td><b>" in page
+    assert "New labels: yak" in page
+    assert 'id="round"' not in (first.bundle.folder / "report.html").read_text("utf-8")
     head = load_module(bundle, "fusion_head", "concat")
     assert not torch.equal(
         head.state_dict()["absent_text"],

@@ -81,11 +81,15 @@ def render_round(record: RoundRecord) -> RenderableType:
     for row in record.compared:
         figures = (row.previous_accuracy, row.accuracy, row.previous_macro_f1, row.macro_f1)
         table.add_row(row.items, str(row.count), *(f"{100 * one:.1f}" for one in figures))
+    return Group(table, *(escape(line) for line in remarks(record)))
+
+
+def remarks(record: RoundRecord) -> list[str]:
+    """Say what became of the new items, a sentence each."""
     sides = ", ".join(f"{count} to {side}" for side, count in record.added.items())
     lines = [f"New items: {sides}."]
     lines += [f"{count} new items {WORDS[why]} and were left out." for why, count in
               record.left_out.items() if count]  # fmt: skip
     unlabelled = sum(file.unlabelled for file in record.files)
     lines += [f"{unlabelled} items have no label yet and were left out."] if unlabelled else []
-    lines += [f"New labels: {', '.join(record.new_labels)}."] if record.new_labels else []
-    return Group(table, *(escape(line) for line in lines))
+    return lines + ([f"New labels: {', '.join(record.new_labels)}."] if record.new_labels else [])

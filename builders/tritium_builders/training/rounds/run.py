@@ -40,7 +40,7 @@ from tritium_builders.training.rounds.additions import (
 )
 from tritium_builders.training.rounds.record import AddedFile, Compared, HeldOut, RoundRecord
 from tritium_builders.training.rounds.start import encoders_of, make_start
-from tritium_builders.training.run import ROUND, check_target, ship, train_seeds
+from tritium_builders.training.run import check_target, ship, train_seeds
 from tritium_builders.training.splits import Indices, Split
 
 
@@ -99,7 +99,7 @@ def train_next(
     prepared.keep_split(recipe.split.fold, joined.split)
     shipped, report = train_seeds(prepared)
     record = _record(bundle, old_head, joined, features, shipped)
-    return ship(prepared, shipped, target, report, {ROUND: record.to_json()})
+    return ship(prepared, shipped, target, report, record)
 
 
 def _join(
