@@ -70,8 +70,9 @@ class Caller:
         self.retries = Retries(retries, chance)
         self.hedges = Hedges(HedgePolicy() if policy.hedging else None)
         self.timeout_s = timeout_s
-        self.successor: Caller | None = None
-        """Of a proxy that is gone: whom its clients ask in its place."""
+        self.successors: Sequence[Caller] = ()
+        """Of a proxy that is gone: those whom its clients ask in its place."""
+        self.chance = chance
         self.outside = outside
         self.outside_s = outside_s
 
@@ -104,8 +105,8 @@ class Call:
     def attempt(self, _event: object = None) -> None:
         """Send it, the first time or again; a slow one may get a hedge."""
         self._attempts += 1
-        if self._caller.successor is not None:
-            self._caller = self._caller.successor
+        if self._caller.successors:
+            self._caller = self._caller.chance.choice(self._caller.successors)
         delay_s = self._caller.hedges.delay_s(ENTRY_POINT)
         if self._send() and delay_s is not None:
             number = self._attempts

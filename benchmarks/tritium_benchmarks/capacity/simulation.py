@@ -199,9 +199,8 @@ class _World:
 
     def _lose_proxies(self) -> None:
         """Those of the lost zone are gone with it."""
-        left = self.callers[PROXIES_IN_A_ZONE:]
-        for number, lost in enumerate(self.callers[:PROXIES_IN_A_ZONE]):
-            lost.successor = left[number % len(left)]
+        for lost in self.callers[:PROXIES_IN_A_ZONE]:
+            lost.successors = self.callers[PROXIES_IN_A_ZONE:]
 
     def arrive(self, on_progress: OnProgress) -> Generator[simpy.Event, None, None]:
         """Let every request come when it is due, to a caller by chance."""

@@ -81,14 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--page", type=Path, help="whose places are filled")
     parser.add_argument("--keep-validation", action="store_true", help="simulate again, only")
+    parser.add_argument("--show", action="store_true", help="fill the page again, only")
     given = parser.parse_args(arguments)
-    if given.keep_validation:
+    if given.keep_validation or given.show:
         validation = read_kept(Validation, given.results / VALIDATION, "make capacity-table")
     else:
         validation = _validated(given.repository, given.seconds)
         keep(validation, given.results / VALIDATION)
-    policies = _simulated(given.curve, validation)
-    keep(policies, given.results / POLICIES)
+    if given.show:
+        policies = read_kept(Policies, given.results / POLICIES, "make capacity-table")
+    else:
+        policies = _simulated(given.curve, validation)
+        keep(policies, given.results / POLICIES)
     shown = places(validation, policies)
     (given.results / PAGE).write_text(
         "".join(f"## {name}\n\n{text.strip()}\n\n" for name, text in shown.items()), "utf-8"
@@ -122,6 +126,7 @@ def places(validation: Validation, policies: Policies) -> dict[str, str]:
         f"{median_load(every):.1f}; {manifest['started'][:10]}.",
         "error": f"{str(error_of(every))[0].upper()}{str(error_of(every))[1:]}.",
         "validation": validation_table(plain).to_markdown(),
+        "piles": str(validation.piles),
         "bounded": validation_table(bounded(every)).to_markdown(),
         "demo": validation_table(validation.demo_places).to_markdown(),
         "plan": Table("", policies.headings, policies.rows).to_markdown()
@@ -143,6 +148,7 @@ def _validated(repository: Path | None, seconds: float) -> Validation:
         manifest=make_manifest(repository, "openmoji"),
         sleeper=found.sleeper,
         places=found.places,
+        piles=found.piles,
         demo=demo,
         demo_places=() if demo is None else tuple(compare_alone(demo)),
     )

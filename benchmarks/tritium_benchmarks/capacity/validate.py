@@ -33,8 +33,8 @@ from tritium_benchmarks.capacity.measure import (
 from tritium_benchmarks.capacity.record import OpenPlace, ReplicaRecord
 from tritium_benchmarks.capacity.replica import Replica
 from tritium_benchmarks.capacity.simulation import Scenario, simulate
-from tritium_benchmarks.capacity.validated import BOUNDED, Compared
-from tritium_benchmarks.driver import poisson_times
+from tritium_benchmarks.capacity.validated import BOUNDED, Compared, Piles
+from tritium_benchmarks.driver import Load, pile, poisson_times
 from tritium_benchmarks.records import short
 from tritium_benchmarks.sdk.quick_server import APP, Sleeps, quick_server
 from tritium_builders.configs import MAX_QUEUE
@@ -43,6 +43,9 @@ from tritium_client import AsyncClient, HedgePolicy, RetryPolicy, contract
 SLEEPS = Sleeps(base_s=0.040, each_s=0.008, max_batch=8)
 """Long beside what a busy machine adds, and as curved as an encoder's batches."""
 SLOWER = 3.0
+PILE = 104
+"""Requests at once: 13 full batches."""
+PILE_TURNS = 4
 TEXT = "red apple"
 SERVICE_SECONDS = 2.0
 NEVER = RetryPolicy(attempts=1)
@@ -71,6 +74,7 @@ class Validated:
 
     sleeper: ReplicaRecord
     places: tuple[Compared, ...]
+    piles: Piles
 
 
 def validate(
@@ -96,7 +100,32 @@ def validate(
         for number, load in enumerate(loads):
             on_step(load.what, number, len(loads))
             compared.append(load.compare(options.seconds, seed=number))
-    return Validated(sleeper, tuple(compared))
+        on_step("piles", len(loads), len(loads) + 1)
+        piles = measure_piles(urls[0], bounded)
+    return Validated(sleeper, tuple(compared), piles)
+
+
+def measure_piles(endless: str, bounded: str) -> Piles:
+    """So many requests at once and none after them, in turns: how long until all are answered.
+
+    Args:
+        endless: A server whose queue has no end.
+        bounded: One whose queue has.
+    """
+
+    def seconds(url: str) -> float:
+        load: Load = _target(url).hold(lambda caller: pile(caller, items=PILE, in_flight=PILE))
+        return short(load.seconds)
+
+    turns = [(seconds(endless), seconds(bounded)) for _ in range(PILE_TURNS)]
+    batches = -(-PILE // SLEEPS.max_batch)
+    return Piles(
+        requests=PILE,
+        batches=batches,
+        least_s=short(batches * (SLEEPS.base_s + SLEEPS.max_batch * SLEEPS.each_s)),
+        endless_s=tuple(one for one, _ in turns),
+        bounded_s=tuple(other for _, other in turns),
+    )
 
 
 def compare_alone(record: ReplicaRecord) -> list[Compared]:

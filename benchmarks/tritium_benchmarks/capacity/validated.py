@@ -54,6 +54,29 @@ class Compared(Kept):
         return failed / max(answered + failed, 1)
 
 
+class Piles(Kept):
+    """So many requests at once and none after them, each once in each turn."""
+
+    requests: int
+    batches: int
+    least_s: float
+    """That the batches take one after the other."""
+    endless_s: tuple[float, ...]
+    """Until all were answered, by a server whose queue has no end."""
+    bounded_s: tuple[float, ...]
+    """By one whose queue has."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        endless, bounded = self.endless_s, self.bounded_s
+        return (
+            f"{self.requests} requests at once, {self.batches} batches that take "
+            f"{self.least_s:.1f} s, were answered after {min(endless):.1f} to {max(endless):.1f} s "
+            f"by a queue without an end, and after {min(bounded):.1f} to {max(bounded):.1f} s by "
+            "one with."
+        )
+
+
 class Validation(Kept):
     """What `make capacity-table` compared."""
 
@@ -61,6 +84,7 @@ class Validation(Kept):
     sleeper: ReplicaRecord
     """Servers that sleep: they disturb nobody."""
     places: tuple[Compared, ...]
+    piles: Piles
     demo: ReplicaRecord | None
     """One server of the demo app, which computes."""
     demo_places: tuple[Compared, ...]
