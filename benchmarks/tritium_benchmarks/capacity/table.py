@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,18 +125,25 @@ def places(validation: Validation, policies: Policies) -> dict[str, str]:
     return {
         "machine": f"{manifest['processor']}, {manifest['cores']} cores, load average "
         f"{median_load(every):.1f}; {manifest['started'][:10]}.",
-        "error": f"{str(error_of(every))[0].upper()}{str(error_of(every))[1:]}.",
+        "error": _wrapped(f"{str(error_of(every))[0].upper()}{str(error_of(every))[1:]}."),
         "validation": validation_table(plain).to_markdown(),
-        "piles": str(validation.piles),
+        "piles": _wrapped(str(validation.piles)),
         "bounded": validation_table(bounded(every)).to_markdown(),
         "demo": validation_table(validation.demo_places).to_markdown(),
         "plan": Table("", policies.headings, policies.rows).to_markdown()
         + "\n"
-        + "".join(f"- {line}\n" for line in policies.lines),
+        + "".join(_wrapped(line, "- ") + "\n" for line in policies.lines),
         "plans": Table("", headings, plan_rows).to_markdown(),
         "troubles": troubles_table(policies.troubles).to_markdown(),
         "sizes": sizes_table(policies.sizes).to_markdown(),
     }
+
+
+def _wrapped(text: str, first: str = "") -> str:
+    """As the lines of a page are."""
+    return textwrap.fill(
+        text, 120, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False
+    )
 
 
 def _validated(repository: Path | None, seconds: float) -> Validation:
