@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table capacity-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table capacity-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check audit format clean platform sbom
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,17 +114,27 @@ sdk-table: $(READY)  ## what the SDK costs, and what callers see when something 
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji --out benchmarks/results
 
+sbom: $(READY)  ## what is installed here, as CycloneDX: sbom/tritium.cdx.json (of the image: docs/containers.md)
+	@mkdir -p sbom
+	@$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --mc-type application \
+		--of JSON -o sbom/tritium.cdx.json $(BIN)/python
+	@echo "sbom/tritium.cdx.json"
+
 dashboard: $(READY)  ## write Grafana's dashboard, deploy/monitoring/grafana, from tools/write_dashboard.py
 	@$(BIN)/python tools/write_dashboard.py
 
 sync-client: $(READY)  ## write the SDK's sync client from its async source
 	@$(BIN)/python tools/generate_sync.py
 
-check: $(READY)  ## format, lint, types, dependency direction
+check: $(READY)  ## format, lint, security lint, types, dependency direction
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/bandit -q -c pyproject.toml -r client builders deploy benchmarks tools
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_dependencies.py
+
+audit: $(READY)  ## known vulnerabilities of what constraints.txt pins; needs the network
+	@PYTHON="$(BIN)/python" tools/audit.sh
 
 format: $(READY)  ## format and mend what can be mended
 	@$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ ROOMS = (
     ("tests/builders/precision/", "tensorrt"),
     ("tests/deploy/rollout/", "rollout"),
     ("tests/deploy/envoy/", "envoy"),
+    ("tests/deploy/chaos/", "envoy"),
 )
 """Where a test lies -> its room, the first that fits; of the others, the folder is the room. Those
 of `demo` share the trained demo app, those of `small` serve small apps of their own."""
@@ -65,6 +67,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return room_of(nodeid)
 
     return ByRoom(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def admin_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Servers leave their admin keys here, and not where those of whoever runs the tests lie."""
+    folder = tmp_path_factory.mktemp("runtime")
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    yield folder
+    os.environ.pop("XDG_RUNTIME_DIR")
+    if before is not None:
+        os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @pytest.fixture(scope="session", autouse=True)

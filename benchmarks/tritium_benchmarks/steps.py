@@ -103,7 +103,7 @@ def read_sums(
 def _encoders_steps(metrics_url: str) -> dict[str, Sums]:
     """The steps inside one server's `encoders`; several apps' are not told apart here."""
     try:
-        with urllib.request.urlopen(metrics_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(metrics_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 # nosec B310 # ours
             text = answer.read().decode()
     except OSError as error:
         raise BenchmarkError(f"{metrics_url} does not tell its metrics: {error}") from error

@@ -67,6 +67,10 @@ def build_command(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Build even when this release is already there.")
     ] = False,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(help="Sign the release with this key, from `tritium keygen`."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -188,7 +192,7 @@ def build_command(
             "target": target.value, "precision": precision.value, "repository": repository,
             "tensorrt": chosen, "rebuild": rebuild,
         }  # fmt: skip
-        _build(bundle, arguments, as_json)
+        _build(bundle, arguments, sign_key, as_json)
 
 
 def _tensorrt_options(target: BuildTarget, given: dict[str, Any]) -> TensorRTOptions | None:
@@ -205,7 +209,7 @@ def _tensorrt_options(target: BuildTarget, given: dict[str, Any]) -> TensorRTOpt
     return None
 
 
-def _build(bundle: Path, arguments: dict[str, Any], as_json: bool) -> None:
+def _build(bundle: Path, arguments: dict[str, Any], sign_key: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     from tritium_builders.inspect import accuracy_line, casts_table, choice_line, parity_table
@@ -213,8 +217,13 @@ def _build(bundle: Path, arguments: dict[str, Any], as_json: bool) -> None:
     console = Console(stderr=as_json)
     with needs("build"):
         from tritium_builders.builder import build
+        from tritium_builders.signing import read_private_key, sign_release
+    if sign_key is not None:
+        read_private_key(sign_key)  # before the work, not after it
     with _Progress(console) as progress:
         release = build(bundle, progress=progress, **arguments)
+    if sign_key is not None:
+        sign_release(arguments["repository"], release.app, release.number, sign_key)
     folder = arguments["repository"] / release.alias(release.entry_points[0])
     if as_json:
         sys.stdout.write(release.model_dump_json(indent=2) + "\n")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tritium_builders.names import InnerPath
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.tasks import ENTRY_POINTS
 from tritium_client.contract import (
@@ -121,7 +122,7 @@ class BundleManifest(_Table):
     text_encoder: EncoderEntry
     image_encoder: EncoderEntry
     fusion_head: FusionHeadEntry
-    files: dict[str, FileEntry]
+    files: dict[InnerPath, FileEntry]
     """Every other file of the bundle, by its path."""
 
     @property

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     from tritium_builders.ensembles.command import ensemble_command
     from tritium_builders.explain.command import explain_command
     from tritium_builders.reports.command import report_command
+    from tritium_builders.signing_commands import keygen_command, sign_command
     from tritium_builders.training.command import data_app, train_command
     from tritium_builders.training.pretraining.command import pretrain_command
 
@@ -27,6 +28,8 @@ def register(app: typer.Typer) -> None:
     app.command("ensemble")(ensemble_command)
     app.command("build")(build_command)
     app.command("explain")(explain_command)
+    app.command("keygen")(keygen_command)
+    app.command("sign")(sign_command)
     app.command("inspect")(inspect_command)
 
 

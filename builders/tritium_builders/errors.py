@@ -11,6 +11,7 @@
     ├── AccuracyError        a reduced precision costs more accuracy than it may
     ├── TargetMissingError   this machine lacks what a target is built with
     ├── ExplainError         an answer cannot be explained like this
+    ├── SignatureError       a key cannot be used, or a release is not what somebody signed
     ├── PublishError         the repository could not take the release
     └── MissingExtraError    a part of the installation is not there
 
@@ -83,6 +84,10 @@ class TargetMissingError(TritiumError):
 
 class ExplainError(TritiumError):
     """An answer cannot be explained like this; says what can be done."""
+
+
+class SignatureError(TritiumError):
+    """A key cannot be used, or a release is not what a trusted key signed."""
 
 
 class PublishError(TritiumError):

@@ -16,7 +16,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from tritium_builders.release import STATE_FOLDER, Record
+from tritium_builders.names import state_file
+from tritium_builders.release import Record
 
 Action = Literal[
     "publish", "stage", "canary", "shadow", "promote", "rollback", "undo", "retire", "delete"
@@ -69,7 +70,7 @@ class HistoryEntry(Record):
 
 def history_path(repository: Path, app: str) -> Path:
     """Where an app's history lies."""
-    return repository / STATE_FOLDER / f"{app}.history.jsonl"
+    return state_file(repository, app, "history.jsonl")
 
 
 def read_history(repository: Path, app: str) -> list[HistoryEntry]:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from tritium_builders.durable import flush_one, replace_file
 from tritium_builders.history import Action
-from tritium_builders.release import STATE_FOLDER, Record
+from tritium_builders.names import state_file
+from tritium_builders.release import Record
 
 
 class PendingSwitch(Record):
@@ -32,7 +33,7 @@ class PendingSwitch(Record):
 
 def pending_path(repository: Path, app: str) -> Path:
     """Where the note lies."""
-    return repository / STATE_FOLDER / f"{app}.switch.json"
+    return state_file(repository, app, "switch.json")
 
 
 def read_pending(repository: Path, app: str) -> PendingSwitch | None:

@@ -35,10 +35,10 @@ from tritium_builders.history import (
     numbers_in_history,
     whoami,
 )
+from tritium_builders.names import STATE_FOLDER
 from tritium_builders.release import (
     GOLDEN,
     RELEASE_FILE,
-    STATE_FOLDER,
     VALIDATION,
     AccuracyReport,
     ComponentCast,

@@ -14,6 +14,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tritium_builders.errors import PublishError
+from tritium_builders.names import (
+    AppName,
+    InnerPath,
+    ModelName,
+    require_app_name,
+    require_number,
+)
 from tritium_client.contract import (
     VERB_OF,
     Modality,
@@ -21,6 +28,7 @@ from tritium_client.contract import (
     Task,
     Verb,
     entry_point,
+    is_app_name,
     main_entry_points,
     release_entry_point,
 )
@@ -28,8 +36,6 @@ from tritium_client.contract import (
 RELEASE_FILE = "release.json"
 GOLDEN = "golden"
 VALIDATION = "validation"
-STATE_FOLDER = ".tritium"
-"""Inside the repository: lock, staging area and histories. Triton never looks into it."""
 
 Target = Literal["openvino", "onnxruntime", "tensorrt"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -51,9 +57,9 @@ class PublishedFile(Record):
 class PublishedComponent(Record):
     """One Triton model of the release."""
 
-    model: str
+    model: ModelName
     """Its Triton model name, a folder of the repository."""
-    files: dict[str, PublishedFile]
+    files: dict[InnerPath, PublishedFile]
     """Path relative to the model's folder -> hash and size."""
 
 
@@ -171,7 +177,7 @@ class Release(Record):
     """The content of release.json."""
 
     schema_version: Literal[1] = 1
-    app: str
+    app: AppName
     number: int = Field(ge=1)
     task: Task
     labels: list[str]
@@ -244,18 +250,30 @@ class Release(Record):
 
 
 def release_folder(repository: Path, app: str, number: int) -> Path:
-    """Where release `number` of `app` lies."""
-    return app_folder(repository, app) / str(number)
+    """Where release `number` of `app` lies.
+
+    Raises:
+        PublishError: `app` cannot be an app's name, or `number` a release's.
+    """
+    return app_folder(repository, app) / str(require_number(number))
 
 
 def app_folder(repository: Path, app: str) -> Path:
-    """The folder of an app's main entry point, which its releases lie in."""
+    """The folder of an app's main entry point, which its releases lie in.
+
+    Raises:
+        PublishError: `app` cannot be an app's name.
+    """
     return repository / main_entry_points(app)[app_verb(repository, app)]
 
 
 def app_verb(repository: Path, app: str) -> Verb:
-    """What an app's entry points do; `classify` where a repository has no such app."""
-    names = main_entry_points(app)
+    """What an app's entry points do; `classify` where a repository has no such app.
+
+    Raises:
+        PublishError: `app` cannot be an app's name.
+    """
+    names = main_entry_points(require_app_name(app))
     return next((verb for verb, name in names.items() if (repository / name).is_dir()), "classify")
 
 
@@ -276,6 +294,22 @@ def load_release(folder: Path) -> Release:
         raise PublishError(f"{path}: {where}: {first['msg']}; build the release again") from error
 
 
+def read_release(repository: Path, app: str, number: int) -> Release:
+    """Read one release of a repository.
+
+    Raises:
+        PublishError: as `load_release`; or its release.json speaks of another one.
+    """
+    folder = release_folder(repository, app, number)
+    release = load_release(folder)
+    if (release.app, release.number) != (app, number):
+        raise PublishError(
+            f"{folder / RELEASE_FILE} is of {release.app} release {release.number}; build the "
+            "release again"
+        )
+    return release
+
+
 def list_apps(repository: Path) -> list[str]:
     """The apps that have at least one release in a repository, sorted."""
     endings = [name.removeprefix("a") for name in main_entry_points("a").values()]
@@ -284,7 +318,7 @@ def list_apps(repository: Path) -> list[str]:
         for ending in endings
         for folder in repository.glob(f"*{ending}")
     }
-    return sorted(app for app in named if list_releases(repository, app))
+    return sorted(app for app in named if is_app_name(app) and list_releases(repository, app))
 
 
 def list_releases(repository: Path, app: str) -> list[int]:

@@ -22,6 +22,11 @@ Method = Literal[
 ]
 """Source: triton-inference-server/common, protobuf/grpc_service.proto, GRPCInferenceService."""
 
+ADMIN_METHODS: frozenset[Method] = frozenset(
+    {"SystemSharedMemoryRegister", "SystemSharedMemoryStatus", "SystemSharedMemoryUnregister"}
+)
+"""`tritium serve` answers them to whoever has its admin key."""
+
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # gRPC's own limit for answers is 4 MiB; requests carry pictures of up to 20 MiB.
     ("grpc.max_send_message_length", MAX_IMAGE_BYTES + 1024 * 1024),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tritium_client._admin_key import HEADER, is_loopback, local_key, read_key_file
 
 Pem = bytes | str | os.PathLike[str]
 """PEM: its bytes, or the path of a file."""
@@ -70,6 +71,8 @@ class Security:
     tls: Tls | None = None
     token: str | None = field(default=None, repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    admin_key_file: str | os.PathLike[str] | None = None
+    """Holds the key that shared memory is registered with; None for a local server's own."""
 
     def check(self, endpoint: str) -> None:
         """Refuse what would give a secret away or what gRPC does not send.
@@ -77,7 +80,7 @@ class Security:
         Raises:
             ValueError: a token over plain text to another machine; a name that is no metadata key.
         """
-        if self.token is not None and self.tls is None and not _is_loopback(endpoint):
+        if self.token is not None and self.tls is None and not is_loopback(endpoint):
             raise ValueError(
                 f"a token to {endpoint} over plain text could be read on the way; give tls=Tls()"
             )
@@ -93,6 +96,20 @@ class Security:
         pairs = tuple(self.metadata.items())
         return pairs if self.token is None else (*pairs, ("authorization", f"Bearer {self.token}"))
 
+    def admin_pairs(self, endpoint: str) -> tuple[tuple[str, str], ...]:
+        """GRPC metadata of requests that a server answers to its admin only.
+
+        Read anew each time: a server that is started again has another key. Like a token, a key
+        travels over TLS, or within this machine.
+        """
+        if self.admin_key_file is None:
+            key = local_key(endpoint)
+        elif self.tls is None and not is_loopback(endpoint):
+            key = None
+        else:
+            key = read_key_file(Path(self.admin_key_file))
+        return () if key is None else ((HEADER, key),)
+
     @property
     def channel_options(self) -> list[tuple[str, Any]]:
         """Options that a channel needs besides the usual ones."""
@@ -102,11 +119,3 @@ class Security:
     def credentials(self) -> Any:
         """Channel credentials, or None for plain text."""
         return None if self.tls is None else self.tls.credentials()
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -19,7 +19,7 @@ import uuid
 import weakref
 from pathlib import Path
 
-FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+FOLDER = Path("/dev/shm")  # noqa: S108 # nosec B108 # where POSIX shared memory lives
 PREFIX = "tritium-client-"
 NEW_PREFIX = "new-"
 MADE_WITHIN_S = 60.0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tritium_client._command_options import collected, tls_options
+from tritium_client._security import Tls
 from tritium_client.commands import (
     BAR_WIDTH,
     Json,
@@ -46,6 +48,7 @@ def register_tasks(app: typer.Typer) -> None:
     )(tag)
 
 
+@collected("tls", tls_options)
 def annotate(
     app: App,
     text: Text = None,
@@ -54,12 +57,13 @@ def annotate(
     route_key: RouteKey = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
+    tls: Tls | None = None,
 ) -> None:
     """Find all labels that hold for a text, a picture, or both together (multi-label)."""
     from tritium_client import Client
 
     _require(text, image)
-    with usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         answer = client.annotate(text=text, image=image, route_key=route_key, timeout_s=timeout)
     if as_json:
         labels = [dataclasses.asdict(one) for one in answer.labels]
@@ -79,6 +83,7 @@ def annotate(
     _print_table(rows, answer)
 
 
+@collected("tls", tls_options)
 def score(
     app: App,
     text: Text = None,
@@ -87,12 +92,13 @@ def score(
     route_key: RouteKey = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
+    tls: Tls | None = None,
 ) -> None:
     """Predict numbers for a text, a picture, or both together (regression)."""
     from tritium_client import Client
 
     _require(text, image)
-    with usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         answer = client.score(text=text, image=image, route_key=route_key, timeout_s=timeout)
     found = dict(zip(answer.names, answer.values.tolist(), strict=True))
     if as_json:
@@ -101,6 +107,7 @@ def score(
     _print_table([(name, f"{value:.4g}") for name, value in found.items()], answer)
 
 
+@collected("tls", tls_options)
 def tag(
     app: App,
     text: Annotated[str, typer.Option(help="A text.")],
@@ -109,11 +116,12 @@ def tag(
     route_key: RouteKey = None,
     timeout: Timeout = 5.0,
     as_json: Json = False,
+    tls: Tls | None = None,
 ) -> None:
     """Find the entities of a text, with the help of a picture where there is one."""
     from tritium_client import Client
 
-    with usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         answer = client.tag(text, image, route_key=route_key, timeout_s=timeout)
     if as_json:
         entities = [dataclasses.asdict(one) for one in answer.entities]

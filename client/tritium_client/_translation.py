@@ -71,11 +71,27 @@ def _unavailable(failure: Failure) -> TritiumClientError:
     return ServerUnavailable(f"{failure.endpoint} is unavailable: {failure.details}")
 
 
+def _restricted(failure: Failure) -> TritiumClientError:
+    return ServerError(
+        f"{failure.endpoint} answers this only with its admin key; give admin_key_file="
+    )
+
+
 def _unreachable(failure: Failure) -> TritiumClientError:
     cause = failure.details.rpartition(": ")[2].rstrip("]")
+    # What a server with TLS answers plain text with, and one that wants certificates those without.
+    closed = " Or does it want TLS, or another certificate?" if cause == "Socket closed" else ""
     return ServerUnavailable(
         f"no server can be reached at {failure.endpoint} ({cause}); is `tritium serve` running, "
-        "and is this its gRPC port?"
+        f"and is this its gRPC port?{closed}"
+    )
+
+
+def _not_trusted(failure: Failure) -> TritiumClientError:
+    cause = failure.details.removesuffix(": OK").rpartition(": ")[2].rstrip(".]")
+    return ServerUnavailable(
+        f"the certificate of {failure.endpoint} is not accepted ({cause}); does Tls(ca=...) name "
+        "its authority, and Tls(server_name=...) a name that it carries?"
     )
 
 
@@ -116,6 +132,12 @@ _BY_CODE: dict[str, _Make] = {
 _REFINEMENTS: tuple[tuple[str, re.Pattern[str], _Make], ...] = (
     ("INTERNAL", re.compile(r"Stub process .*is not healthy"), _dead_stub),
     ("NOT_FOUND", re.compile(r"has no available versions"), _not_loaded),
+    ("UNAVAILABLE", re.compile(r"protocol is restricted"), _restricted),
+    (
+        "UNAVAILABLE",
+        re.compile(r"(Ssl|Tls) handshake failed|Custom verification check failed"),
+        _not_trusted,
+    ),
     (
         "UNAVAILABLE",
         re.compile(r"^(failed to connect|errors resolving|connections to all backends failing)"),

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tritium_client._command_options import collected, tls_options
+from tritium_client._security import Tls
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -98,6 +101,7 @@ def register(app: typer.Typer) -> None:
     )(status)
 
 
+@collected("tls", tls_options)
 def classify(
     app: Annotated[str, typer.Option(envvar="TRITIUM_APP", help="The app that is to answer.")],
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
@@ -111,6 +115,7 @@ def classify(
     output: Output = None,
     overwrite: Overwrite = False,
     concurrency: Concurrency = 16,
+    tls: Tls | None = None,
 ) -> None:
     """Classify a text, a picture, or both together; with --input, any number of them."""
     from tritium_client import Client
@@ -122,12 +127,11 @@ def classify(
         from tritium_client._batch.command import classify_files
         from tritium_client._batch.run import Options
 
-        raise typer.Exit(
-            _ask(classify_files, url, app, files, Options(concurrency, timeout, top_k, route_key))
-        )
+        options = Options(concurrency, timeout, top_k, route_key)
+        raise typer.Exit(_ask(classify_files, url, app, tls, files, options))
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image, or both")
-    with usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         answer = client.classify(
             text=text, image=image, top_k=top_k, route_key=route_key, timeout_s=timeout
         )
@@ -137,6 +141,7 @@ def classify(
         _print_classification(answer)
 
 
+@collected("tls", tls_options)
 def embed(
     app: Annotated[str, typer.Option(envvar="TRITIUM_APP", help="The app that is to answer.")],
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
@@ -149,6 +154,7 @@ def embed(
     output: Output = None,
     overwrite: Overwrite = False,
     concurrency: Concurrency = 16,
+    tls: Tls | None = None,
 ) -> None:
     """Embed a text or a picture; with --input, any number of them."""
     from tritium_client import Client
@@ -161,10 +167,10 @@ def embed(
         from tritium_client._batch.run import Options
 
         options = Options(concurrency, timeout, route_key=route_key)
-        raise typer.Exit(_ask(embed_files, url, app, files, options))
+        raise typer.Exit(_ask(embed_files, url, app, tls, files, options))
     if (text is None) == (image is None):
         raise typer.BadParameter("give either --text or --image")
-    with usage_errors(), Client(url, app=app) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         if text is not None:
             answer = client.embed_text(text, route_key=route_key, timeout_s=timeout)
         else:
@@ -172,6 +178,7 @@ def embed(
     _print_embedding(answer, as_json=as_json)
 
 
+@collected("tls", tls_options)
 def status(
     app: Annotated[str | None, typer.Option(envvar="TRITIUM_APP", help="Only this app.")] = None,
     url: Url = "localhost:8001",
@@ -189,16 +196,17 @@ def status(
             min=0.1, help=f"Seconds between two looks of --watch; {INTERVAL_S:g} if not given."
         ),
     ] = None,
+    tls: Tls | None = None,
 ) -> None:
     """Show what a server serves: release, labels, modalities, target."""
     from tritium_client import Client
 
     if watching:
-        _watch(app, url, timeout, INTERVAL_S if interval is None else interval, as_json=as_json)
+        _watch(app, url, tls, timeout, interval or INTERVAL_S, as_json=as_json)
         return
     if interval is not None:
         raise typer.BadParameter("--interval needs --watch")
-    with usage_errors(), Client(url) as client:
+    with usage_errors(), Client(url, app=app, tls=tls) as client:
         server = client.server_status(timeout_s=timeout)
         names = client.apps(timeout_s=timeout) if app is None else (app,)
         apps = [client.status(name, timeout_s=timeout) for name in names]
@@ -221,7 +229,13 @@ def _answers(app: AppStatus) -> str:
 
 
 def _watch(
-    app: str | None, url: str, timeout_s: float, interval_s: float, *, as_json: bool
+    app: str | None,
+    url: str,
+    tls: Tls | None,
+    timeout_s: float,
+    interval_s: float,
+    *,
+    as_json: bool,
 ) -> None:
     from tritium_client import Client, RetryPolicy
     from tritium_client._watch import look, watch
@@ -229,7 +243,7 @@ def _watch(
     if not math.isfinite(interval_s):
         raise typer.BadParameter(f"--interval must be a number of seconds: {interval_s}")
     # No retries: the next look is one, and this one shows what there was.
-    with usage_errors(), Client(url, app=app, retries=RetryPolicy(attempts=1)) as client:
+    with usage_errors(), Client(url, app=app, tls=tls, retries=RetryPolicy(attempts=1)) as client:
         watch(lambda: look(client, app, timeout_s), interval_s, as_json=as_json, draw=_status_parts)
 
 
@@ -254,7 +268,7 @@ def _files(
     return Files(source, output, overwrite, as_json)
 
 
-def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> int:
+def _ask(ask: AskFiles, url: str, app: str, tls: Tls | None, files: Files, options: Options) -> int:
     """Ask for many items; the exit code.
 
     Whether the app is there is asked without patience. From then on each item is tried until its
@@ -269,7 +283,8 @@ def _ask(ask: AskFiles, url: str, app: str, files: Files, options: Options) -> i
     )
     with usage_errors():
         check_route_key(options.route_key)
-        check, client = Client(url, app=app), Client(url, app=app, retries=patience)
+        check = Client(url, app=app, tls=tls)
+        client = Client(url, app=app, tls=tls, retries=patience)
     with check, client:
         return ask(client, files, options, check=check)
 

@@ -205,6 +205,9 @@ PARAM_SERVER_APPS = "tritium.server.apps"
 PARAM_SERVER_MACHINE = "tritium.server.machine"
 """JSON: how the server runs a release's components, which whoever loads another release there needs
 to know; added likewise."""
+PARAM_SERVER_TRUSTED_KEYS = "tritium.server.trusted_keys"
+"""JSON list of Ed25519 public keys, base64: whoever loads a release there has to see first that one
+of them signed it; absent where releases need no signature. Added likewise."""
 SERVER_PARAMETERS = "tritium.server."
 """How the names of all parameters begin that a server adds."""
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tritium_deploy.ports import Ports
+    from tritium_deploy.security import Security, ServerTls
     from tritium_deploy.server import Server, serve
 
-__all__ = ["Ports", "Server", "serve"]
+__all__ = ["Ports", "Security", "Server", "ServerTls", "serve"]
 
 _HOMES = {
     "Ports": "tritium_deploy.ports",
+    "Security": "tritium_deploy.security",
     "Server": "tritium_deploy.server",
+    "ServerTls": "tritium_deploy.security",
     "serve": "tritium_deploy.server",
 }
 

@@ -1,4 +1,4 @@
-"""The verbs of this room: `tritium serve`, and `tritium rollout` from rollout/commands.py."""
+"""The verbs of this room: `tritium serve`, and those of other files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tritium_builders.errors import MissingExtraError, TritiumError, needs
+from tritium_client._command_options import collected
 from tritium_deploy.envoy_command import EPILOG as ENVOY_EPILOG
 from tritium_deploy.envoy_command import envoy_config_command
 from tritium_deploy.rollout.commands import rollout_commands
+from tritium_deploy.security import Security
+from tritium_deploy.security_options import security_options
+from tritium_deploy.verify_command import EPILOG as VERIFY_EPILOG
+from tritium_deploy.verify_command import verify_command
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event, OnEvent
@@ -40,7 +45,9 @@ Examples:
 
   tritium serve --response-cache 256
 
-  tritium serve --admin-key-file admin.key
+  tritium serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
+
+  tritium serve --require-signed signing.key.pub
 
   tritium serve --trace-endpoint http://127.0.0.1:4318/v1/traces
 
@@ -53,10 +60,12 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
     app.add_typer(rollout_commands, name="rollout")
+    app.command("verify", epilog=VERIFY_EPILOG)(verify_command)
     app.command("envoy-config", epilog=ENVOY_EPILOG)(envoy_config_command)
     app.command("demo")(demo_command)
 
 
+@collected("security", security_options)
 def serve_command(
     repository: Annotated[
         Path, typer.Option(help="Model repository that `tritium build` published into.")
@@ -87,12 +96,6 @@ def serve_command(
         bool,
         typer.Option("--router", help="Load APP_route: a canary's split without the SDK."),
     ] = False,
-    admin_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Model control asks for the key in this file; drawn where there is none."
-        ),
-    ] = None,
     trace_endpoint: Annotated[
         str | None,
         typer.Option(
@@ -121,6 +124,7 @@ def serve_command(
         ),
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    security: Security | None = None,
 ) -> None:
     """Serve every live app of a repository on Triton until told to stop.
 
@@ -131,7 +135,6 @@ def serve_command(
         raise typer.BadParameter("it needs --trace-endpoint", param_hint="--trace-rate")
     with _interruptible() as signals, _Reporter(as_json) as reporter:
         try:
-            from tritium_deploy.admin_key import read_or_make_key
             from tritium_deploy.ports import Ports
             from tritium_deploy.server import serve
             from tritium_deploy.tracing import Tracing
@@ -153,7 +156,7 @@ def serve_command(
                 tunings=[read_tuning(path) for path in tuning or []],
                 response_cache_mib=response_cache,
                 router=router,
-                admin_key=None if admin_key_file is None else read_or_make_key(admin_key_file),
+                security=security,
                 tracing=Tracing(trace_endpoint, trace_rate) if trace_endpoint else None,
                 on_event=_both(signals.note, reporter),
             )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from tritonclient.grpc import InferenceServerClient, model_config_pb2
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from tritium_builders.history import Traffic
-from tritium_deploy.admin_key import HEADER
+from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.errors import ControlError
 
 CALL_TIMEOUT_S = 10.0
@@ -37,13 +37,13 @@ class ModelControl:
 
     Args:
         url: Its gRPC address, `host:port`.
-        admin_key: What its model control asks for; None where it asks for nothing.
+        access: How it is reached, and what its model control asks for.
     """
 
-    def __init__(self, url: str, admin_key: str | None = None) -> None:
+    def __init__(self, url: str, access: Access = PLAIN) -> None:
         self.url = url
-        self._client = InferenceServerClient(url)
-        self._headers = {} if admin_key is None else {HEADER: admin_key}
+        self._client = access.connect(url)
+        self._access = access
 
     def live(self, timeout_s: float = CALL_TIMEOUT_S) -> bool:
         """Say whether the server answers at all, within `timeout_s` seconds."""
@@ -76,7 +76,7 @@ class ModelControl:
             self._client.load_model(
                 model,
                 config=None if config is None else _to_json(config),
-                headers=self._headers,
+                headers=self._access.admin_headers(self.url),
                 client_timeout=timeout_s,
             )
 
@@ -98,7 +98,7 @@ class ModelControl:
             self._client.load_model(
                 model,
                 config=_to_json(config),
-                headers=self._headers,
+                headers=self._access.admin_headers(self.url),
                 client_timeout=timeout_s,
             )
 
@@ -109,7 +109,9 @@ class ModelControl:
             ControlError: with Triton's reason.
         """
         with _translated(f"unload {model}"):
-            self._client.unload_model(model, headers=self._headers, client_timeout=CALL_TIMEOUT_S)
+            self._client.unload_model(
+                model, headers=self._access.admin_headers(self.url), client_timeout=CALL_TIMEOUT_S
+            )
 
     def states(self) -> dict[str, list[ModelState]]:
         """The state of every model in the repository, one entry for each version.
@@ -119,7 +121,7 @@ class ModelControl:
         """
         with _translated("list models"):
             index = self._client.get_model_repository_index(
-                headers=self._headers, client_timeout=CALL_TIMEOUT_S
+                headers=self._access.admin_headers(self.url), client_timeout=CALL_TIMEOUT_S
             )
         states: dict[str, list[ModelState]] = {}
         for model in index.models:

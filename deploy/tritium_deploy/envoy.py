@@ -74,7 +74,7 @@ class EnvoySettings:
     """What varies from one place to another; the defaults are those of deploy/envoy/envoy.yaml."""
 
     endpoints: tuple[Endpoint, ...] = (Endpoint("tritium-headless"),)
-    host: str = "0.0.0.0"  # noqa: S104 - it is there for others to reach
+    host: str = "0.0.0.0"  # noqa: S104 # nosec B104 # others shall reach it
     port: int = 8443
     status_port: int = 9902
     admin_port: int = 9901

@@ -37,7 +37,7 @@ def envoy_config_command(
     ],
     host: Annotated[
         str, typer.Option(help="Address that Envoy listens on; admin stays on loopback.")
-    ] = "0.0.0.0",  # noqa: S104 - it is there for others to reach
+    ] = "0.0.0.0",  # noqa: S104 # nosec B104 # others shall reach it
     port: Annotated[int, typer.Option(min=1, max=65535, help="gRPC, for callers.")] = 8443,
     status_port: Annotated[
         int, typer.Option(min=1, max=65535, help="/ready and /stats/prometheus.")

@@ -5,9 +5,11 @@
     │   ├── UnsupportedError        this platform, Python or numpy cannot run Triton
     │   ├── TritonNotFoundError     there is no tritonserver to run
     │   ├── RepositoryError         the repository, or a release in it, cannot be served
-    │   │   └── PlanMismatchError   its plans are for another TensorRT or another GPU
+    │   │   ├── PlanMismatchError   its plans are for another TensorRT or another GPU
+    │   │   └── UnsignedError       it is not signed, or is not what was signed
     │   ├── TracingError            where traces shall go is no address for them
     │   ├── TuningError             a tuning file cannot be used, or does not fit the release
+    │   ├── CertificateError        a certificate or its key cannot be used
     │   ├── PortTakenError          another process listens on a port
     │   ├── SharedMemoryError       /dev/shm has no room for the Python backend
     │   ├── StartError              tritonserver ended, or did not answer, while starting
@@ -54,6 +56,14 @@ class RepositoryError(ServeError):
 
 class PlanMismatchError(RepositoryError):
     """A release's plans were built for another TensorRT, or another GPU, than the server's."""
+
+
+class UnsignedError(RepositoryError):
+    """A server wants signed releases, and one is not, or is not what was signed."""
+
+
+class CertificateError(ServeError):
+    """A certificate or its key cannot be used."""
 
 
 class TracingError(ServeError):
@@ -172,8 +182,8 @@ class KeyRefusedError(RolloutError):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(
-            f"server {endpoint} refuses model control without its admin key; give the file that "
-            "`tritium serve --admin-key-file` wrote as --admin-key-file"
+            f"server {endpoint} refuses model control without its admin key; run this as the user "
+            "that serves, on its machine, or give the file of `tritium serve --admin-key-file`"
         )
         self.endpoint = endpoint
 

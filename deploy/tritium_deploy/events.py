@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 EventName = Literal[
+    "warning",  # something that will not stay well
     "checked",  # the repository and its releases are in order
     "started",  # tritonserver answers
     "progress",  # one more component loaded or golden sample answered
@@ -22,6 +23,7 @@ EventName = Literal[
     "switched",  # another release of an app is live
     "followed",  # the repository named another release, and this server went after it
     "not_followed",
+    "unsigned",  # a release is loaded that the server does not want
     "candidate_missing",  # the release beside the live one could not be loaded
     "died",  # tritonserver ended by itself
     "leaving",  # /ready says no; requests are still taken

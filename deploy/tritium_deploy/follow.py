@@ -6,6 +6,7 @@ joined later, or never heard of it, finds in the repository what is live, and go
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from tritium_builders.pending import read_pending
 from tritium_builders.release import live_release
 from tritium_client import contract
 from tritium_deploy.control import ModelControl
+from tritium_deploy.errors import UnsignedError
 from tritium_deploy.events import Event, OnEvent
 from tritium_deploy.live import AppRelease
 from tritium_deploy.loading import load_beside, point
@@ -114,7 +116,11 @@ class Follower:
 
     def _look_at_all(self) -> dict[str, Pointed]:
         with self._looking:
-            return {app.name: self._look_at(app.name) for app in self._served.live}
+            found = {}
+            for app in self._served.live:
+                with contextlib.suppress(UnsignedError):  # the board says so; others go on
+                    found[app.name] = self._look_at(app.name)
+            return found
 
     def _look_at(self, app: str) -> Pointed:
         number, rollout = pointed = self._pointed(app)
@@ -122,7 +128,7 @@ class Follower:
         matches = map(graphs.fullmatch, self._control.ready_models())
         beside = {int(match[1]) for match in matches if match is not None} - {number}
         before = self._served.release(app)
-        live = self._served.read(app, number)
+        live = self._read_live(app, number)
         candidates = {
             one: release
             for one in sorted(beside)
@@ -137,6 +143,20 @@ class Follower:
             text = f"{app}: release {number} is live in place of {before}"
             self._tell("switched", text, app=app, release=number, former=before)
         return pointed
+
+    def _read_live(self, app: str, number: int) -> AppRelease:
+        """What callers get; one that the server does not want was loaded past `tritium rollout`.
+
+        Raises:
+            UnsignedError: it is not signed; the app is not ready from now on.
+        """
+        try:
+            return self._served.read(app, number)
+        except UnsignedError as error:
+            text = f"release {number} is live, and {error}"
+            if self._board.set(app, "failed", text, only_from=("ready", "unwell", "healing")):
+                self._tell("unsigned", f"{app}: {text}", app=app, release=number)
+            raise
 
     def _read_if_there(self, app: str, number: int) -> AppRelease | None:
         """None for a release that is loaded and whose files somebody has removed."""

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from tritium_builders.samples import Sample, modalities_key
 from tritium_builders.tasks import answer_tensor
 from tritium_client.contract import OFFSETS, OUTPUTS, Modality, Verb
+from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.control import one_line
 from tritium_deploy.errors import GoldenError, ReleaseError
 from tritium_deploy.live import AppRelease
@@ -62,12 +63,13 @@ class GoldenReplay:
 
     Args:
         url: Its gRPC address, `host:port`.
+        access: How it is reached.
         cached: Whether it caches the answers of entry points. What was asked once is then asked of
             the release's own ensembles, which have to compute it.
     """
 
-    def __init__(self, url: str, *, cached: bool = False) -> None:
-        self._client = InferenceServerClient(url)
+    def __init__(self, url: str, access: Access = PLAIN, *, cached: bool = False) -> None:
+        self._client = access.connect(url)
         self._cached = cached
 
     def check(

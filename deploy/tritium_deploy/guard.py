@@ -24,7 +24,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 # nosec B108 # where POSIX shared memory lives
 PATIENCE_S = 10.0
 
 
@@ -52,7 +52,8 @@ def main() -> None:
     if left.is_set():
         # Nobody else is there to do it. The log stays: somebody may want to know.
         shutil.rmtree(folder / "backends", ignore_errors=True)
-        (folder / "lock").unlink(missing_ok=True)
+        for name in ("lock", "client-roots.pem"):
+            (folder / name).unlink(missing_ok=True)
     _say(f"ended {status}")
 
 

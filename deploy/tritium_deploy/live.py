@@ -16,19 +16,20 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tritium_builders.cores import available_cores
-from tritium_builders.errors import BundleError, PublishError
+from tritium_builders.errors import BundleError, PublishError, SignatureError
 from tritium_builders.release import (
     GOLDEN,
     Release,
     list_apps,
     live_release,
-    load_release,
+    read_release,
     release_folder,
 )
 from tritium_builders.samples import Sample, read_samples
+from tritium_builders.signing import TrustedKeys, verify_release
 from tritium_client import contract
 from tritium_deploy.accelerator import Accelerator, require_plans_fit
-from tritium_deploy.errors import RepositoryError, TuningError
+from tritium_deploy.errors import RepositoryError, TuningError, UnsignedError
 from tritium_deploy.installation import Installation
 from tritium_deploy.machine import Machine, installed_packages
 from tritium_deploy.tuning import Tuning
@@ -68,6 +69,7 @@ def load_live_apps(
     apps: Sequence[str] | None,
     installation: Installation,
     accelerator: Accelerator | None = None,
+    trusted: TrustedKeys | None = None,
 ) -> tuple[AppRelease, ...]:
     """Read and check what is live in a repository.
 
@@ -76,10 +78,12 @@ def load_live_apps(
         apps: Which apps; None for every app with a live release.
         installation: The tritonserver that has to run them.
         accelerator: What it runs plans with; None for nothing.
+        trusted: Who must have signed them; None: they need no signature.
 
     Raises:
         RepositoryError: naming what is missing or wrong, and the fix.
         PlanMismatchError: when a release's plans are for another TensorRT or another GPU.
+        UnsignedError: when one is not signed, or is not what was signed.
     """
     if not repository.is_dir():
         raise RepositoryError(f"repository {repository} does not exist; run `tritium build` first")
@@ -93,7 +97,7 @@ def load_live_apps(
         )
     chosen = [app for app in present if apps is None or app in apps]
     accelerator = accelerator or Accelerator()
-    return tuple(_load(repository, app, installation, accelerator) for app in chosen)
+    return tuple(_load(repository, app, installation, accelerator, trusted) for app in chosen)
 
 
 def machines(
@@ -146,12 +150,16 @@ def on_machine(app: AppRelease, machine: Machine, repository: Path) -> AppReleas
 
 
 def _load(
-    repository: Path, app: str, installation: Installation, accelerator: Accelerator
+    repository: Path,
+    app: str,
+    installation: Installation,
+    accelerator: Accelerator,
+    trusted: TrustedKeys | None,
 ) -> AppRelease:
     number = live_release(repository, app)
     if number is None:
         raise RepositoryError(f"app {app} has no live release any more; run `tritium build`")
-    return read_app_release(repository, app, number, installation, accelerator)
+    return read_app_release(repository, app, number, installation, accelerator, trusted=trusted)
 
 
 def read_app_release(
@@ -162,6 +170,7 @@ def read_app_release(
     accelerator: Accelerator | None = None,
     *,
     whole: bool = True,
+    trusted: TrustedKeys | None = None,
 ) -> AppRelease:
     """Read one release, and check that all of its files are there.
 
@@ -173,14 +182,18 @@ def read_app_release(
         accelerator: What that runs plans with; None likewise.
         whole: Check its components' files; False for one that is served already, and may have to
             be left because of them.
+        trusted: Who must have signed it; None: it needs no signature.
 
     Raises:
         RepositoryError: naming what is missing or wrong, and the fix.
         PlanMismatchError: its plans are for another TensorRT or another GPU.
+        UnsignedError: it is not signed, or is not what was signed.
     """
-    folder = release_folder(repository, app, number)
     try:
-        release = load_release(folder)
+        folder = release_folder(repository, app, number)
+        release = read_release(repository, app, number)
+        if trusted is not None:
+            require_signed(repository, release, trusted)
         golden = read_samples(folder, GOLDEN)
     except (PublishError, BundleError) as error:
         raise RepositoryError(f"app {app}, release {number}: {error}") from error
@@ -199,6 +212,18 @@ def read_app_release(
     for graph in found.graphs:
         _check_graph(repository, graph, found)
     return found
+
+
+def require_signed(repository: Path, release: Release, trusted: TrustedKeys) -> None:
+    """Refuse a release that nobody signed whom a server trusts, or that was changed since.
+
+    Raises:
+        UnsignedError: naming the file, where one was changed.
+    """
+    try:
+        verify_release(repository, release, trusted)
+    except SignatureError as error:
+        raise UnsignedError(str(error)) from error
 
 
 def _check_graph(repository: Path, graph: str, app: AppRelease) -> None:

@@ -12,11 +12,12 @@ import threading
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client import generate_latest as exposition_of
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -43,9 +44,16 @@ class ServerMetrics:
         triton: The server.
         served: What it serves.
         board: The states of its apps.
+        certificate_expires: When the certificate of its gRPC port does; None for plain text.
     """
 
-    def __init__(self, triton: Triton, served: ServedApps, board: StatusBoard) -> None:
+    def __init__(
+        self,
+        triton: Triton,
+        served: ServedApps,
+        board: StatusBoard,
+        certificate_expires: datetime | None = None,
+    ) -> None:
         self._triton = triton
         self._registry = CollectorRegistry()
         self._probes = Histogram(
@@ -66,6 +74,12 @@ class ServerMetrics:
             self._probe_failures.labels(app.name)
         self._state = _State(triton, served, board)
         self._registry.register(self._state)
+        if certificate_expires is not None:
+            Gauge(
+                "tritium_certificate_expiry_timestamp_seconds",
+                "When the certificate of the gRPC port expires, seconds since the epoch",
+                registry=self._registry,
+            ).set(certificate_expires.timestamp())
         ProcessCollector(registry=self._registry)
 
     def probed(self, app: str, seconds: float) -> None:

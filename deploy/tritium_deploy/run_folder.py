@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "router"
 
     @property
+    def client_roots(self) -> Path:
+        """Who vouches for clients, where they need certificates; Triton reads it when it starts."""
+        return self.path / "client-roots.pem"
+
+    @property
     def log(self) -> Path:
         """Where tritonserver's log goes unless another file is asked for."""
         return self.path / "triton.log"
@@ -78,4 +83,5 @@ def _strip(folder: Path) -> None:
     """Leave nothing but the log: somebody may want to know."""
     for name in ("backends", "counts", "router"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "lock").unlink(missing_ok=True)
+    for name in ("lock", "client-roots.pem"):
+        (folder / name).unlink(missing_ok=True)

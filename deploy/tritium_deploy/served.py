@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritium_builders.configs import alias_ensemble
+from tritium_builders.signing import TrustedKeys
 from tritium_client import contract
 from tritium_deploy.live import AppRelease, on_machine, read_app_release, read_config
 from tritium_deploy.machine import Machine
@@ -23,13 +24,19 @@ class ServedApps:
         repository: Where releases lie.
         live: What is served, as this machine runs it.
         machines: App -> how this machine runs its releases.
+        trusted: Who must have signed releases; None: they need no signature.
     """
 
     def __init__(
-        self, repository: Path, live: Sequence[AppRelease], machines: Mapping[str, Machine]
+        self,
+        repository: Path,
+        live: Sequence[AppRelease],
+        machines: Mapping[str, Machine],
+        trusted: TrustedKeys | None = None,
     ) -> None:
         self.repository = repository
         self.machines = machines
+        self.trusted = trusted
         self._lock = threading.Lock()
         self._live = {app.name: app for app in live}
         self._beside: dict[str, tuple[AppRelease, ...]] = {}
@@ -74,6 +81,7 @@ class ServedApps:
 
         Raises:
             RepositoryError: naming what is missing or wrong.
+            UnsignedError: it is not signed as the server wants it.
             TuningError: the machine's tuning file does not fit it.
         """
         with self._lock:
@@ -81,7 +89,7 @@ class ServedApps:
         for one in known:
             if one.release.number == number:
                 return one
-        found = read_app_release(self.repository, app, number)
+        found = read_app_release(self.repository, app, number, trusted=self.trusted)
         return on_machine(found, self.machines[app], self.repository)
 
     def switch(
@@ -123,11 +131,15 @@ def entry_point_configs(
 
 
 def server_parameters(
-    machine: Machine, apps: Sequence[str], accelerator: Mapping[str, str]
+    machine: Machine,
+    apps: Sequence[str],
+    accelerator: Mapping[str, str],
+    trusted: TrustedKeys | None = None,
 ) -> dict[str, str]:
     """What a server says of itself in the entry points that it loads."""
     return {
         **accelerator,
+        **({} if trusted is None else {contract.PARAM_SERVER_TRUSTED_KEYS: trusted.text}),
         contract.PARAM_SERVER_APPS: json.dumps(list(apps)),
         contract.PARAM_SERVER_MACHINE: machine.model_dump_json(exclude_defaults=True),
     }

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
-from tritium_deploy.control import ModelControl, load_reason
+from tritium_deploy.access import Access
+from tritium_deploy.control import ModelControl
 from tritium_deploy.drain import drain, linger
-from tritium_deploy.errors import ControlError, LoadError, ServeError, ServerDiedError
+from tritium_deploy.errors import ServeError, ServerDiedError
 from tritium_deploy.events import Event, OnEvent, ignore
+from tritium_deploy.first_load import FirstLoad
 from tritium_deploy.follow import Follower
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.installation import find_installation
 from tritium_deploy.live import load_live_apps, machines, on_machine
 from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.ports import Ports
-from tritium_deploy.progress import Clock, Counter, in_parallel
+from tritium_deploy.progress import Clock, Counter
+from tritium_deploy.protection import Protection
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
+from tritium_deploy.security import Security
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
 from tritium_deploy.tracing import Tracing
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory
 from tritium_deploy.tuning import Tuning
 from tritium_deploy.watch import Watcher, WatchOptions
 
-LOADS_IN_FLIGHT = 8
 DRAIN_TIMEOUT_S = 30.0
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 # nosec B104 # what somebody may ask for, not a default
 IMPATIENCE_S = 0.5
 """Between SIGTERM and SIGKILL for a server that has nothing to finish, or cannot."""
 
@@ -60,7 +64,7 @@ def serve(
     tunings: Sequence[Tuning] = (),
     response_cache_mib: int = 0,
     router: bool = False,
-    admin_key: str | None = None,
+    security: Security | None = None,
     tracing: Tracing | None = None,
     options: ServeOptions | None = None,
     on_event: OnEvent = ignore,
@@ -81,8 +85,8 @@ def serve(
         response_cache_mib: Mebibytes in which entry points keep answers, to give them again to
             requests that are equal byte for byte; 0 for none. Another release has other answers.
         router: Load `<app>_route`, too, which makes a canary's split for callers without the SDK.
-        admin_key: What model control, logging and trace settings ask for from now on; None for
-            nothing. `tritium rollout` needs it, too.
+        security: TLS, the admin key, signed releases; None for plain text, a key that local clients
+            of the same user find by themselves, and releases that need no signature.
         tracing: Where OpenTelemetry spans of requests go, and of which; None for none.
         options: Timeouts and limits.
         on_event: Told what happens, possibly from other threads.
@@ -101,10 +105,13 @@ def serve(
     options = options or ServeOptions()
     ports = ports or Ports()
     clock = Clock(on_event)
+    protection = Protection(security or Security(), host, ports.grpc)
+    for text in protection.warnings:
+        clock.tell("warning", text)
     installation = find_installation(None if tritonserver is None else Path(tritonserver))
     repository = Path(repository).absolute()
     accelerator = find_accelerator(installation)
-    found = load_live_apps(repository, apps, installation, accelerator)
+    found = load_live_apps(repository, apps, installation, accelerator, protection.trusted)
     here = machines(found, tunings, response_cache=response_cache_mib > 0)
     live = [on_machine(app, here[app.name], repository) for app in found]
     require_shared_memory(sum(sum(app.instances.values()) for app in live))
@@ -119,14 +126,16 @@ def serve(
         log=None if log is None else Path(log).absolute(),
         response_cache_mib=response_cache_mib,
         router=router,
-        admin_key=admin_key,
+        admin_key=protection.access.admin_key,
+        tls=protection.tls,
         tracing=tracing,
         version_compatible_plans=any(app.release.version_compatible for app in live),
     )
     server = Server(
         Triton(installation, triton_options),
         triton_options,
-        ServedApps(repository, live, here),
+        ServedApps(repository, live, here, protection.trusted),
+        protection,
         options,
         clock,
         accelerator,
@@ -147,6 +156,7 @@ class Server:
         triton: Triton,
         triton_options: TritonOptions,
         served: ServedApps,
+        protection: Protection,
         options: ServeOptions,
         clock: Clock,
         accelerator: Accelerator,
@@ -157,12 +167,17 @@ class Server:
         self._options = options
         self._clock = clock
         self._board = StatusBoard({app.name: app.release.number for app in served.live})
-        self._metrics = ServerMetrics(triton, served, self._board)
-        self._control = ModelControl(self.grpc_url, triton_options.admin_key)
+        self._metrics = ServerMetrics(triton, served, self._board, protection.certificate_expires)
+        self._protection = protection
+        access = protection.access
+        self._control = ModelControl(self.grpc_url, access)
+        self._first = FirstLoad(triton, self._control, options.load_timeout_s)
         self._cached = triton_options.response_cache_mib > 0
-        self._replay = GoldenReplay(self.grpc_url, cached=self._cached)
+        self._replay = GoldenReplay(self.grpc_url, access, cached=self._cached)
         self._parameters = {
-            app: server_parameters(machine, triton_options.apps, accelerator.parameters())
+            app: server_parameters(
+                machine, triton_options.apps, accelerator.parameters(), protection.trusted
+            )
             for app, machine in served.machines.items()
         }
         self._router = Router(triton.router) if triton_options.router else None
@@ -218,6 +233,21 @@ class Server:
     def http_url(self) -> str | None:
         """Inference over HTTP, or None when it was not asked for."""
         return f"http://127.0.0.1:{self.ports.http}" if self._triton_options.http else None
+
+    @property
+    def access(self) -> Access:
+        """What a client of this machine brings: the admin key, and how gRPC is encrypted."""
+        return self._protection.access
+
+    @property
+    def admin_key_file(self) -> Path | None:
+        """Where its admin key is; None where it asks for none."""
+        return None if self._protection.admin is None else self._protection.admin.file
+
+    @property
+    def certificate_expires(self) -> datetime | None:
+        """When the certificate of its gRPC port does, UTC; None for plain text."""
+        return self._protection.certificate_expires
 
     @property
     def log(self) -> Path:
@@ -325,7 +355,7 @@ class Server:
     def _address(self) -> str:
         """Where this machine itself reaches the server."""
         host = self._triton_options.host
-        return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - a comparison
+        return "127.0.0.1" if host == EVERY_ADDRESS else host
 
     def _start(self) -> None:
         ports, host = self.ports, self._triton_options.host
@@ -339,6 +369,8 @@ class Server:
         if self._router is not None:
             self._router.write(self._served.live)
         self._triton.start(self._control)
+        if self._protection.admin is not None:
+            self._protection.admin.leave()
         self._clock.step("started", f"tritonserver started (process {self.pid})", pid=self.pid)
         self._load_models()
         count = len({model for app in self._served.live for model in app.components})
@@ -370,6 +402,7 @@ class Server:
             metrics=self.metrics_url,
             step_metrics=self.step_metrics_url,
             http=self.http_url,
+            admin_key_file=None if self.admin_key_file is None else str(self.admin_key_file),
             log=str(self.log),
         )
 
@@ -393,37 +426,21 @@ class Server:
                 response_cache=self._cached,
             ).items()
         }
-        self._in_parallel(
-            components, lambda model: self._load(model, configs.get(model)), "components loaded"
-        )
         graphs = [graph for app in live for graph in app.graphs]
-        self._in_parallel(graphs, self._load, "graphs loaded")
-        self._in_parallel(
-            list(entry_points),
-            lambda name: self._load(name, entry_points[name]),
-            "entry points loaded",
-        )
+        for models, config, what in (
+            (components, configs.get, "components loaded"),
+            (graphs, lambda _: None, "graphs loaded"),
+            (list(entry_points), entry_points.get, "entry points loaded"),
+        ):
+            self._first.each(models, config, partial(self._progress, what, len(models)))
 
     def _load_routers(self) -> None:
         if self._router is None:
             return
         self._follower.look()  # it tells them who is live
         for model in sorted(self._router.models):
-            self._load(model)
+            self._first.load(model)
         self._served.helpers = self._router.models
-
-    def _load(self, model: str, config: Any = None) -> None:
-        try:
-            self._control.load(model, self._options.load_timeout_s, config)
-        except ControlError as error:
-            if self._triton.exited.wait(0.5 if error.code == "UNAVAILABLE" else 0):
-                raise LoadError(
-                    model, f"tritonserver {self._triton.describe_exit()}", self.log
-                ) from error
-            reason = error.reason
-            if error.code == "DEADLINE_EXCEEDED":
-                reason = f"it did not finish within {self._options.load_timeout_s:g} s"
-            raise LoadError(model, load_reason(reason), self.log) from error
 
     def _check_golden(self) -> None:
         answers, largest = 0, 0.0
@@ -442,9 +459,6 @@ class Server:
             answers=answers,
             largest_difference=largest,
         )
-
-    def _in_parallel(self, items: Sequence[str], act: Callable[[str], None], what: str) -> None:
-        in_parallel(items, act, partial(self._progress, what, len(items)), LOADS_IN_FLIGHT)
 
     def _progress(self, what: str, total: int, done: int) -> None:
         self._clock.on_event(
@@ -470,6 +484,8 @@ class Server:
     def _end(self, *, keep_log: bool) -> None:
         self._closed = True
         self._triton.stop(keep_log=keep_log)
+        if self._protection.admin is not None:
+            self._protection.admin.remove()
         if self._readiness is not None:
             self._readiness.close()
         self._control.close()

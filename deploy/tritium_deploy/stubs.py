@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 # nosec B108 # where POSIX shared memory lives
 STUB = "triton_python_backend_stub"
 
 

@@ -18,6 +18,7 @@ import psutil
 
 from tritium_client import contract
 from tritium_deploy import admin_key, guard, step_metrics
+from tritium_deploy.certificates import CheckedTls
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
 from tritium_deploy.installation import Installation
@@ -63,7 +64,10 @@ class TritonOptions:
     router: bool = False
     """Serve the models of `Triton.router` beside those of the repository."""
     admin_key: str | None = None
-    """What model control, logging and trace settings ask for; None for nothing."""
+    """What model control, logging and trace settings and shared memory ask for; None for nothing.
+    """
+    tls: CheckedTls | None = None
+    """Of gRPC; None for plain text."""
     tracing: Tracing | None = None
     """None: no request is traced."""
     log: Path | None = None
@@ -249,6 +253,7 @@ class Triton:
             f"--grpc-http2-min-recv-ping-interval-without-data={PING_INTERVAL_MS}",
             "--grpc-keepalive-permit-without-calls=1",
             *self._restrictions(),
+            *self._tls(),
             *(options.tracing.arguments() if options.tracing else []),
             *(
                 [f"--cache-config=local,size={options.response_cache_mib * MEBIBYTE}"]
@@ -271,6 +276,17 @@ class Triton:
         grpc = "--grpc-restricted-protocol=" + what.format(name=admin_key.NAME)
         http = "--http-restricted-api=" + what.format(name=admin_key.NAME)
         return [grpc, http] if self._options.http else [grpc]
+
+    def _tls(self) -> list[str]:
+        tls = self._options.tls
+        if tls is None:
+            return []
+        pair = [f"--grpc-server-cert={tls.files.certificate}", f"--grpc-server-key={tls.files.key}"]
+        if tls.client_roots is None:
+            return ["--grpc-use-ssl=true", *pair]
+        self._folder.client_roots.write_bytes(tls.client_roots)
+        roots = f"--grpc-root-cert={self._folder.client_roots}"
+        return ["--grpc-use-ssl-mutual=true", *pair, roots]
 
     def _listens(self) -> bool:
         """Whether it has opened every port that it was told to.

@@ -39,7 +39,9 @@ def raw(server: Server) -> Iterator[triton.InferenceServerClient]:
 
 
 @pytest.fixture
-def steps_loaded(raw: triton.InferenceServerClient, folds: Sequence[Fold]) -> Iterator[None]:
+def steps_loaded(
+    raw: triton.InferenceServerClient, server: Server, folds: Sequence[Fold]
+) -> Iterator[None]:
     """Load the components that `encoders` runs inside as models of their own, too."""
     release = folds[0].release
     models = [
@@ -48,21 +50,23 @@ def steps_loaded(raw: triton.InferenceServerClient, folds: Sequence[Fold]) -> It
         if role not in release.loaded
     ]
     for name in models:
-        raw.load_model(name)
+        raw.load_model(name, headers=server.access.admin_headers(server.grpc_url))
     yield
     for name in models:
-        raw.unload_model(name)
+        raw.unload_model(name, headers=server.access.admin_headers(server.grpc_url))
 
 
 @pytest.fixture
-def all_folds_loaded(raw: triton.InferenceServerClient, folds: Sequence[Fold]) -> Iterator[None]:
+def all_folds_loaded(
+    raw: triton.InferenceServerClient, server: Server, folds: Sequence[Fold]
+) -> Iterator[None]:
     """Load the releases that wait for a rollout beside the live one."""
     entry_points = [f"openmoji_classify_r{fold.release.number}" for fold in folds[1:]]
     for name in entry_points:
-        raw.load_model(name)
+        raw.load_model(name, headers=server.access.admin_headers(server.grpc_url))
     yield
     for name in entry_points:
-        raw.unload_model(name)
+        raw.unload_model(name, headers=server.access.admin_headers(server.grpc_url))
 
 
 def infer(

@@ -48,9 +48,9 @@ def load_pretrained(source: str, name: str) -> PreTrainedModel:
 
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name)  # nosec B615 # the user's choice
             config = getattr(config, "vision_config", config)  # CLIP: the image tower alone
-            model: Any = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
+            model: Any = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)  # nosec B615 # the user's choice
     except (OSError, ValueError, KeyError) as error:
         raise unusable(source, error) from error
     return cast("PreTrainedModel", model.eval().requires_grad_(False))
@@ -70,7 +70,7 @@ def load_masked_language_model(source: str, name: str) -> PreTrainedModel:
 
     try:
         with quiet():
-            model: Any = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
+            model: Any = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)  # nosec B615 # the user's choice
     except (OSError, ValueError, KeyError) as error:
         raise unusable(source, error) from error
     return cast("PreTrainedModel", model.eval())

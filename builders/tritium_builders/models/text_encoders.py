@@ -141,7 +141,7 @@ def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, use_fast=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, use_fast=True)  # nosec B615 # the user's choice
     except (OSError, ValueError, KeyError) as error:
         raise unusable(source, error) from error
     if not tokenizer.is_fast:

@@ -37,6 +37,9 @@ class AsyncClient(AsyncConnection):
         token: Sent with every request as `authorization: Bearer ...`. Only over TLS, or to this
             machine.
         metadata: More gRPC metadata for every request, name -> value.
+        admin_key_file: Holds the admin key that a server asks for before it reads a client's shared
+            memory; None for the file that a server of this user on this machine leaves, or
+            `$TRITIUM_ADMIN_KEY_FILE`. Without the key, inputs travel as messages.
         retries: When a failed call is sent again; `RetryPolicy(attempts=1)` for never.
         hedging: When a slow call is sent a second time beside the first; None for never.
         max_in_flight: Requests that may be under way at a time, at least 1. A call beyond that

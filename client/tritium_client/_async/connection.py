@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class AsyncConnection:
         tls: Tls | None = None,
         token: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        admin_key_file: str | os.PathLike[str] | None = None,
         retries: RetryPolicy | None = None,
         hedging: HedgePolicy | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
@@ -53,7 +55,7 @@ class AsyncConnection:
         self._app = None if app is None else checked_app(app)
         if isinstance(transport, str):
             check_transport(transport)
-            security = Security(tls, token, metadata or {})
+            security = Security(tls, token, metadata or {}, admin_key_file)
             transport = open_transport(transport, endpoints, security)
         self._sender = AsyncSender(transport, retries or RetryPolicy(), hedging, max_in_flight)
         self._catalog = AsyncCatalog(self._sender)

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritium_client._async import _io
 from tritium_client._call import Call
 from tritium_client._exceptions import ClientClosed
-from tritium_client._options import CHANNEL_OPTIONS, Method
+from tritium_client._options import ADMIN_METHODS, CHANNEL_OPTIONS, Method
 from tritium_client._security import Security
 from tritium_client._translation import Failure, translate
 
@@ -59,6 +59,7 @@ class AsyncGrpcTransport:
         security = security or Security()
         security.check(endpoint)
         self.endpoint = endpoint
+        self._security = security
         self._credentials = security.credentials()
         self._options = [*CHANNEL_OPTIONS, *security.channel_options]
         self._metadata = security.pairs
@@ -80,6 +81,8 @@ class AsyncGrpcTransport:
         timeout_s = call.remaining_s()
         stub = self._open()
         metadata = (*self._metadata, *call.headers)
+        if method in ADMIN_METHODS:
+            metadata += self._security.admin_pairs(self.endpoint)
         try:
             return await _io.unary(
                 getattr(stub, method), request, timeout_s, metadata, cancellation

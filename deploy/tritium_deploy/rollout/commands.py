@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tritium_builders.errors import TritiumError, needs
+from tritium_client._command_options import collected
+from tritium_deploy.security_options import NOTHING_GIVEN, GivenAccess, access_options
 
 if TYPE_CHECKING:
     from tritium_deploy.rollout.operator import Rollout
@@ -64,7 +66,6 @@ Endpoint = Annotated[
 Settings = Annotated[
     Path | None, typer.Option(help="Gates and bounds; else ./rollout.toml, else the defaults.")
 ]
-KeyFile = Annotated[Path | None, typer.Option(help="What `tritium serve --admin-key-file` wrote.")]
 Skip = Annotated[
     bool,
     typer.Option("--skip-unreachable", help="Go on without servers that do not answer."),
@@ -83,17 +84,18 @@ MODEL_REPOSITORY = Path("model_repository")
 
 
 @rollout_commands.command("status")
+@collected("access", access_options)
 def status_command(
     app: Annotated[str | None, typer.Argument(help="The app; all without it.")] = None,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     as_json: Json = False,
 ) -> None:
     """Show where releases stand: in the repository, and on every server."""
     from tritium_builders.release import list_apps
 
-    with _session(repository, endpoint, None, admin_key_file, False, 0.0, as_json) as session:
+    with _session(repository, endpoint, None, access, False, 0.0, as_json) as session:
         apps = [app] if app is not None else list_apps(session.rollout.repository)
         states = [session.rollout.status(one) for one in apps]
         if as_json:
@@ -107,13 +109,14 @@ def status_command(
 
 
 @rollout_commands.command("stage")
+@collected("access", access_options)
 def stage_command(
     app: AppName,
     release: Number,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
@@ -124,12 +127,13 @@ def stage_command(
     Callers notice nothing of it.
     """
     with _session(
-        repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
+        repository, endpoint, settings, access, skip_unreachable, wait, as_json
     ) as session:
         session.show(session.rollout.stage(app, release, dry_run=dry_run), dry_run)
 
 
 @rollout_commands.command("canary")
+@collected("access", access_options)
 def canary_command(
     app: AppName,
     release: Number,
@@ -142,7 +146,7 @@ def canary_command(
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
@@ -153,7 +157,7 @@ def canary_command(
     The SDK learns of it within seconds, and keeps each route key on one side.
     """
     with _session(
-        repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
+        repository, endpoint, settings, access, skip_unreachable, wait, as_json
     ) as session:
         plan = session.rollout.canary(
             app, release, percent, accept=accept, new_space=new_space, dry_run=dry_run
@@ -163,6 +167,7 @@ def canary_command(
 
 
 @rollout_commands.command("shadow")
+@collected("access", access_options)
 def shadow_command(
     app: AppName,
     release: Number,
@@ -172,7 +177,7 @@ def shadow_command(
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
@@ -180,12 +185,13 @@ def shadow_command(
 ) -> None:
     """Have callers' SDK ask a release as well, and compare; they get the live release's answers."""
     with _session(
-        repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
+        repository, endpoint, settings, access, skip_unreachable, wait, as_json
     ) as session:
         session.show(session.rollout.shadow(app, release, percent, dry_run=dry_run), dry_run)
 
 
 @rollout_commands.command("promote")
+@collected("access", access_options)
 def promote_command(
     app: AppName,
     release: Number,
@@ -195,7 +201,7 @@ def promote_command(
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
@@ -203,7 +209,7 @@ def promote_command(
 ) -> None:
     """Make a release live on every server, after its gates. It is staged first where need be."""
     with _session(
-        repository, endpoint, settings, admin_key_file, skip_unreachable, wait, as_json
+        repository, endpoint, settings, access, skip_unreachable, wait, as_json
     ) as session:
         plan = session.rollout.promote(
             app, release, accept=accept, new_space=new_space, dry_run=dry_run
@@ -213,6 +219,7 @@ def promote_command(
 
 
 @rollout_commands.command("rollback")
+@collected("access", access_options)
 def rollback_command(
     app: AppName,
     to: Annotated[
@@ -222,7 +229,7 @@ def rollback_command(
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -231,12 +238,13 @@ def rollback_command(
 
     Servers that do not answer hold nothing up; they follow when they are back.
     """
-    with _session(repository, endpoint, settings, admin_key_file, True, wait, as_json) as session:
+    with _session(repository, endpoint, settings, access, True, wait, as_json) as session:
         plan = session.rollout.rollback(app, to=to, reason=reason, dry_run=dry_run)
         session.show(plan, dry_run)
 
 
 @rollout_commands.command("retire")
+@collected("access", access_options)
 def retire_command(
     app: AppName,
     release: Number,
@@ -245,40 +253,38 @@ def retire_command(
     ] = False,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Unload a release that nothing refers to: not live, no candidate, not to be rolled back to."""
-    with _session(
-        repository, endpoint, None, admin_key_file, skip_unreachable, wait, as_json
-    ) as session:
+    with _session(repository, endpoint, None, access, skip_unreachable, wait, as_json) as session:
         plan = session.rollout.retire(app, release, delete=delete, dry_run=dry_run)
         session.show(plan, dry_run)
 
 
 @rollout_commands.command("gc")
+@collected("access", access_options)
 def gc_command(
     app: AppName,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest releases stay.")] = 3,
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     skip_unreachable: Skip = False,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Retire and remove all but the newest releases, and what something refers to."""
-    with _session(
-        repository, endpoint, None, admin_key_file, skip_unreachable, wait, as_json
-    ) as session:
+    with _session(repository, endpoint, None, access, skip_unreachable, wait, as_json) as session:
         session.show(session.rollout.gc(app, keep=keep, dry_run=dry_run), dry_run)
 
 
 @rollout_commands.command("watch")
+@collected("access", access_options)
 def watch_command(
     app: AppName,
     seconds: Annotated[
@@ -287,7 +293,7 @@ def watch_command(
     repository: Repository = MODEL_REPOSITORY,
     endpoint: Endpoint = None,
     settings: Settings = None,
-    admin_key_file: KeyFile = None,
+    access: GivenAccess = NOTHING_GIVEN,
     wait: Wait = 0.0,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -296,7 +302,7 @@ def watch_command(
 
     Ctrl-C ends watching and leaves everything as it is.
     """
-    with _session(repository, endpoint, settings, admin_key_file, True, wait, as_json) as session:
+    with _session(repository, endpoint, settings, access, True, wait, as_json) as session:
         if dry_run:
             session.show(session.rollout.plan_watch(app, seconds), dry_run)
         else:
@@ -334,13 +340,12 @@ def _session(
     repository: Path,
     endpoints: list[str] | None,
     settings: Path | None,
-    admin_key_file: Path | None,
+    access: GivenAccess,
     skip_unreachable: bool,
     wait_s: float,
     as_json: bool,
 ) -> Iterator[_Session]:
     with needs("serve"):
-        from tritium_deploy.admin_key import read_key
         from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT
         from tritium_deploy.rollout.operator import Rollout
         from tritium_deploy.rollout.settings import read_settings
@@ -351,7 +356,8 @@ def _session(
                 repository,
                 endpoints or [DEFAULT_ENDPOINT],
                 settings=read_settings(settings),
-                admin_key=None if admin_key_file is None else read_key(admin_key_file),
+                admin_key=access.read_key(),
+                tls=access.tls,
                 skip_unreachable=skip_unreachable,
                 wait_s=wait_s,
                 on_step=reporter,

@@ -6,16 +6,18 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tritium_builders.signing import TrustedKeys
 from tritium_client import contract
 from tritium_deploy.accelerator import NONE, Accelerator
+from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError, KeyRefusedError, UnreachableError
 from tritium_deploy.golden import GoldenReplay
-from tritium_deploy.live import AppRelease, on_machine
+from tritium_deploy.live import AppRelease, on_machine, require_signed
 from tritium_deploy.machine import Machine, read_machine
 from tritium_deploy.served import entry_point_configs
 
@@ -49,6 +51,11 @@ class ServerState:
         return read_machine(self.parameters.get(contract.PARAM_SERVER_MACHINE, ""))
 
     @property
+    def trusted(self) -> TrustedKeys | None:
+        """Who must have signed what it loads; None where anything will do."""
+        return TrustedKeys.parse(self.parameters.get(contract.PARAM_SERVER_TRUSTED_KEYS, ""))
+
+    @property
     def accelerator(self) -> Accelerator:
         """What it runs plans with."""
         version = self.parameters.get(contract.PARAM_SERVER_TENSORRT, NONE)
@@ -61,13 +68,15 @@ class FleetServer:
 
     Args:
         endpoint: Its gRPC address, `host:port`.
-        admin_key: What its model control asks for; None where it asks for nothing.
+        access: How it is reached, and what its model control asks for.
     """
 
-    def __init__(self, endpoint: str, admin_key: str | None) -> None:
+    def __init__(self, endpoint: str, access: Access) -> None:
         self.endpoint = endpoint
-        self.control = ModelControl(endpoint, admin_key)
-        self.replay = GoldenReplay(endpoint)
+        self.access = access
+        self.control = ModelControl(endpoint, access)
+        self.replay = GoldenReplay(endpoint, access)
+        self._signed: set[tuple[str, int, TrustedKeys]] = set()
 
     def state(self, app: str) -> ServerState:
         """What it has of an app.
@@ -102,7 +111,12 @@ class FleetServer:
         )
 
     def here(self, app: AppRelease, state: ServerState, repository: Path) -> AppRelease:
-        """A release with the configs that this server runs it with."""
+        """A release with the configs that this server runs it with.
+
+        Raises:
+            UnsignedError: the server wants signed releases, and this one is not.
+        """
+        self._require_signed(app, state, repository)
         machine = state.machine
         return app if machine is None else on_machine(app, machine, repository)
 
@@ -113,10 +127,23 @@ class FleetServer:
         state: ServerState,
         repository: Path,
     ) -> dict[str, Any]:
-        """The configs of what callers name, as this server loads them."""
+        """The configs of what callers name, as this server loads them.
+
+        Raises:
+            UnsignedError: the server wants signed releases, and this one is not.
+        """
+        self._require_signed(app, state, repository)
         return entry_point_configs(
             repository, app, rollout, state.parameters, response_cache=state.response_cache
         )
+
+    def _require_signed(self, app: AppRelease, state: ServerState, repository: Path) -> None:
+        """Triton loads whatever it is told to; so whoever tells it looks first."""
+        trusted = state.trusted
+        if trusted is None or (app.name, app.release.number, trusted) in self._signed:
+            return
+        require_signed(repository, app.release, trusted)
+        self._signed.add((app.name, app.release.number, trusted))
 
     @property
     def alive(self) -> bool:
@@ -153,16 +180,21 @@ class Fleet:
 
     Args:
         endpoints: `host:port` of each; a name with several addresses is several servers.
-        admin_key: What their model control asks for.
+        access: How they are reached, and what their model control asks for. Without a key, that
+            of a server of this user on this machine is found by its port.
 
     Raises:
         UnreachableError: a name cannot be resolved.
         ValueError: an endpoint is not host:port.
     """
 
-    def __init__(self, endpoints: Sequence[str], admin_key: str | None = None) -> None:
-        addresses = [one for endpoint in endpoints for one in resolve(endpoint)]
-        self.servers = [FleetServer(one, admin_key) for one in dict.fromkeys(addresses)]
+    def __init__(self, endpoints: Sequence[str], access: Access = PLAIN) -> None:
+        found = {
+            address: _access_to(address, endpoint, access)
+            for endpoint in endpoints
+            for address in resolve(endpoint)
+        }
+        self.servers = [FleetServer(address, known) for address, known in found.items()]
 
     def each(
         self,
@@ -229,6 +261,15 @@ def resolve(endpoint: str) -> list[str]:
     if len(addresses) == 1 or bare in ("localhost", *addresses):
         return [endpoint]
     return [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in addresses]
+
+
+def _access_to(address: str, endpoint: str, access: Access) -> Access:
+    """What one server wants to see; `address` is one of those behind `endpoint`."""
+    if access.tls is not None and access.tls.server_name is None and address != endpoint:
+        # Its certificate is for the name that somebody gave, not for what that resolves to.
+        name = endpoint.rpartition(":")[0].strip("[]")
+        access = replace(access, tls=replace(access.tls, server_name=name))
+    return access
 
 
 def _rollout(values: Mapping[str, str]) -> contract.Rollout | None:

@@ -24,6 +24,7 @@ from tritium_client.contract import Modality
 from tritium_deploy.errors import GoldenError
 from tritium_deploy.golden import Answer, ask_model
 from tritium_deploy.live import AppRelease
+from tritium_deploy.rollout.fleet import FleetServer
 from tritium_deploy.rollout.settings import GateSettings
 
 ASK_TIMEOUT_S = 30.0
@@ -69,7 +70,7 @@ class Comparison:
 
 
 def compare(
-    endpoint: str,
+    server: FleetServer,
     live: AppRelease,
     candidate: AppRelease,
     repository: Path,
@@ -79,7 +80,7 @@ def compare(
     """Ask both about the candidate's held-out samples, in turns, one request at a time.
 
     Args:
-        endpoint: The server.
+        server: Where.
         live: What callers get.
         candidate: What is measured.
         repository: Where the candidate's samples lie.
@@ -88,7 +89,7 @@ def compare(
     """
     samples = _samples(repository, candidate)[: settings.samples]
     modalities = tuple(candidate.release.entry_points[0])
-    with InferenceServerClient(endpoint) as client:
+    with server.access.connect(server.endpoint) as client:
         sides = [
             _Asker(client, app, modalities, side)
             for app, side in ((live, Side()), (candidate, Side()))

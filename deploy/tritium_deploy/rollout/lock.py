@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from tritium_builders.durable import replace_file
 from tritium_builders.history import whoami
+from tritium_builders.names import state_file
 from tritium_builders.publish import repository_lock
-from tritium_builders.release import STATE_FOLDER, Record
+from tritium_builders.release import Record
 from tritium_deploy.errors import LockedError
 
 EXPIRY_S = 30.0
@@ -52,7 +53,7 @@ class Owner(Record):
 
 def lock_path(repository: Path, app: str) -> Path:
     """Where an app's lock lies."""
-    return repository / STATE_FOLDER / f"{app}.lock.json"
+    return state_file(repository, app, "lock.json")
 
 
 def read_owner(repository: Path, app: str) -> Owner | None:
@@ -91,6 +92,7 @@ class AppLock:
         wait_s: float = 0.0,
         on_wait: Callable[[Owner], None] = lambda _: None,
     ) -> None:
+        lock_path(repository, app)  # refuses what cannot be an app's name, before anything is made
         self._repository = repository
         self._app = app
         self._doing = doing

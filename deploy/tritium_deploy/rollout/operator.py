@@ -19,7 +19,8 @@ from types import TracebackType
 from tritium_builders.aliases import live_rollout
 from tritium_builders.history import Action, HistoryEntry
 from tritium_builders.release import app_verb, list_releases
-from tritium_client import contract
+from tritium_client import Tls, contract
+from tritium_deploy.access import Access
 from tritium_deploy.errors import RolloutError
 from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT, Fleet
 from tritium_deploy.rollout.gates import Consent
@@ -48,7 +49,9 @@ class Rollout:
         endpoints: Their gRPC addresses, `host:port`; a name with several addresses is several
             servers.
         settings: Gates and bounds; None for the defaults.
-        admin_key: What the servers' model control asks for; None where it asks for nothing.
+        admin_key: What the servers' model control asks for; None where it asks for nothing, or
+            the servers are this user's on this machine, where it is found.
+        tls: How the connections are encrypted; None for plain text.
         skip_unreachable: Go on without servers that do not answer: they find in the repository
             what is live when they are back.
         wait_s: Seconds to wait for another operator's lock.
@@ -66,6 +69,7 @@ class Rollout:
         *,
         settings: RolloutSettings | None = None,
         admin_key: str | None = None,
+        tls: Tls | None = None,
         skip_unreachable: bool = False,
         wait_s: float = 0.0,
         on_step: OnStep = ignore,
@@ -77,7 +81,7 @@ class Rollout:
             )
         self._site = Site(
             self.repository,
-            Fleet(endpoints, admin_key),
+            Fleet(endpoints, Access(tls, admin_key)),
             settings or RolloutSettings(),
             on_step,
             skip_unreachable,

@@ -12,11 +12,11 @@ from pathlib import Path
 from tritium_builders.durable import flush_one
 from tritium_builders.errors import PublishError
 from tritium_builders.history import read_history
+from tritium_builders.names import STATE_FOLDER
 from tritium_builders.release import (
-    STATE_FOLDER,
     Release,
     list_releases,
-    load_release,
+    read_release,
     release_folder,
 )
 from tritium_client import contract
@@ -94,7 +94,7 @@ def _unload_steps(
 
 def _delete_steps(repository: Path, app: str, number: int) -> list[Step]:
     """Remove a release's files, but for components that another release has as well."""
-    release = load_release(release_folder(repository, app, number))
+    release = read_release(repository, app, number)
     shared = _components_of_others(repository, app, number)
     own = sorted({one.model for one in release.components.values()} - shared)
     size = sum(
@@ -147,7 +147,7 @@ def _components_of_others(repository: Path, app: str, number: int) -> set[str]:
 
 def _read(repository: Path, app: str, number: int) -> Release | None:
     try:
-        return load_release(release_folder(repository, app, number))
+        return read_release(repository, app, number)
     except PublishError:
         return None
 

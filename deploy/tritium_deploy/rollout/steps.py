@@ -40,7 +40,7 @@ def gated(work: Work, candidate: AppRelease, consent: Consent) -> Step:
         def progress(done: int, total: int) -> None:
             site.on_step(StepEvent("progress", "pairs of requests", done=done, total=total))
 
-        found = compare(server.endpoint, work.live, candidate, site.repository, gates, progress)
+        found = compare(server, work.live, candidate, site.repository, gates, progress)
         work.gates = [golden, *judge(found, work.live, candidate, gates, consent)]
         failed = tuple(f"{one.gate}: {one.found}" for one in work.gates if not one.passed)
         if failed:

@@ -17,8 +17,9 @@ from tritium_builders.history import (
     read_history,
     whoami,
 )
+from tritium_builders.names import STATE_FOLDER
 from tritium_builders.pending import read_pending, remove_pending
-from tritium_builders.release import STATE_FOLDER, live_release
+from tritium_builders.release import live_release
 from tritium_client import contract
 from tritium_deploy.errors import RolloutError, UnreachableError
 from tritium_deploy.live import AppRelease, read_app_release

@@ -81,7 +81,9 @@ def test_a_client_that_knew_the_candidate_goes_on_after_it_is_unloaded(
     with Client(server.grpc_url, app="tiny", retries=RetryPolicy(attempts=1)) as client:
         assert client.classify(text="red apple", timeout_s=10).release == 2
         with InferenceServerClient(server.grpc_url) as control:
-            control.unload_model("tiny_classify_text_r2")
+            control.unload_model(
+                "tiny_classify_text_r2", headers=server.access.admin_headers(server.grpc_url)
+            )
         answer = client.classify(text="red apple", timeout_s=10)
     assert answer.release == 1, "the live release answers for one that is gone"
 

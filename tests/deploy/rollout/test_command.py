@@ -15,7 +15,7 @@ from tests.support.command_line import tritium_inside
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tritium_deploy import Server
+from tritium_deploy import Security, Server
 from tritium_deploy.admin_key import read_key, read_or_make_key
 from tritium_deploy.errors import AdminKeyError, KeyRefusedError
 from tritium_deploy.rollout import Rollout
@@ -94,7 +94,8 @@ def test_model_control_asks_for_the_key(
     path = tmp_path / "admin.key"
     key = read_or_make_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    server = start(admin_key=key)
+    server = start(security=Security(admin_key_file=path))
+    assert server.access.admin_key == key
     with (
         InferenceServerClient(server.grpc_url) as client,
         pytest.raises(InferenceServerException, match="restricted"),

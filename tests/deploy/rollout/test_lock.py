@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.deploy.rollout.conftest import DOOMED
 
-from tritium_builders.release import STATE_FOLDER
+from tritium_builders.names import STATE_FOLDER
 from tritium_deploy.errors import LockedError
 from tritium_deploy.rollout import lock as locking
 from tritium_deploy.rollout.lock import AppLock, Owner, is_locked, lock_path, read_owner
