@@ -185,7 +185,7 @@ def tail_picture(found: Sequence[Tail]) -> str:
             axes.plot(
                 [100 * tail.load for tail in mine],
                 [tail.p99_ms for tail in mine],
-                label=policy_of(name).title,
+                label=name,
                 color=COLOURS[index % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
