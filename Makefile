@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check audit format clean platform sbom
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table capacity-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check audit format clean platform sbom
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,11 @@ profile: $(READY)  ## where processor time goes under load: benchmarks/results/p
 serving-table: $(READY)  ## tails, overload, cache, start and memory: benchmarks/results/serving.md
 	@$(BENCH_READY)
 	@$(BIN)/python -m tritium_benchmarks.serving_table openmoji benchmarks/results --repository $(MEASURED) --page docs/performance.md
+
+capacity-table: $(READY)  ## the fleet simulator beside real servers, and a plan: docs/capacity-planning.md
+	@$(BENCH_READY)
+	@$(BIN)/python -m tritium_benchmarks.capacity.table benchmarks/results --curve benchmarks/results/curves \
+		--repository $(MEASURED) --page docs/capacity-planning.md
 
 sdk-table: $(READY)  ## what the SDK costs, and what callers see when something fails: benchmarks/results/sdk_*.md
 	@$(BIN)/python -m tritium_benchmarks.sdk.overhead --out benchmarks/results

@@ -28,6 +28,7 @@ ROOMS = (
     ("tests/builders/precision/", "tensorrt"),
     ("tests/deploy/rollout/", "rollout"),
     ("tests/deploy/envoy/", "envoy"),
+    ("tests/deploy/chaos/", "envoy"),
 )
 """Where a test lies -> its room, the first that fits; of the others, the folder is the room. Those
 of `demo` share the trained demo app, those of `small` serve small apps of their own."""

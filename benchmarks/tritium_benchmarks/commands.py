@@ -86,9 +86,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
+    from tritium_benchmarks.capacity import commands as capacity
+
     bench = typer.Typer(
         name="bench",
-        help="How fast is it, where does the time go, and what should run.",
+        help="How fast is it, where does the time go, what should run, and how many of it.",
         no_args_is_help=True,
     )
     bench.command("install", epilog=INSTALL_EPILOG)(install_command)
@@ -97,6 +99,7 @@ def register(app: typer.Typer) -> None:
     bench.command("tune", epilog=TUNE_EPILOG)(tune_command)
     bench.command("curves", epilog=CURVES_EPILOG)(curves_command)
     bench.command("compare", epilog=COMPARE_EPILOG)(compare_command)
+    capacity.add_to(bench)
     app.add_typer(bench)
 
 
@@ -157,7 +160,7 @@ def run_command(
     folder = out or Path("bench-results") / f"{app}-{loaded.name}"
     with stopping(), planned(asked) as plan:
         try:
-            with _progress(as_json) as tell:
+            with progress(as_json) as tell:
                 record = run(plan, folder, tell)
         except KeyboardInterrupt:
             _keep_what_there_is(folder)
@@ -287,7 +290,7 @@ def curves_command(
 
     options = CurveOptions(app, tuple(axis or AXES), repository, seconds=seconds, repeats=repeats)
     folder = out or Path("bench-results") / f"{app}-curves"
-    with stopping(), _progress(as_json) as tell:
+    with stopping(), progress(as_json) as tell:
         try:
             curves = measure(options, tell, partial(write_curves, folder=folder))
         except KeyboardInterrupt:
@@ -299,7 +302,7 @@ def curves_command(
     if as_json:
         sys.stdout.write(curves.model_dump_json() + "\n")
         return
-    _print_tables([table(curves, name) for name in measured(curves)])
+    print_tables([table(curves, name) for name in measured(curves)])
     typer.echo(f"figures and pictures: {folder}")
 
 
@@ -326,7 +329,7 @@ def _trials(as_json: bool, budget: float) -> Iterator[OnTrial]:
 
 
 @contextmanager
-def _progress(as_json: bool) -> Iterator[OnStep]:
+def progress(as_json: bool) -> Iterator[OnStep]:
     """A bar on a terminal; a line for each step elsewhere; nothing beside JSON."""
     with _bar(as_json) as (bar, console):
         task = bar.add_task("starting", total=None)
@@ -393,12 +396,13 @@ def _show(record: RunRecord) -> None:
     from tritium_benchmarks.report.tables import comparison, latency, throughput
     from tritium_benchmarks.report.write import verdict
 
-    _print_tables([throughput(record), latency(record), comparison(record)])
+    print_tables([throughput(record), latency(record), comparison(record)])
     for line in verdict(record):
         typer.echo(line)
 
 
-def _print_tables(tables: Sequence[ReportTable]) -> None:
+def print_tables(tables: Sequence[ReportTable]) -> None:
+    """Print those that have rows."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -163,10 +163,7 @@ async def open_loop(caller: Caller, *, rate: float, seconds: float, seed: int) -
         seconds: How long requests are sent; all of them are waited for and counted.
         seed: Of the gaps: the same seed asks every contender at the same times.
     """
-    random = np.random.default_rng(seed)
-    gaps = random.exponential(1 / rate, max(int(rate * seconds * 2), 16))
-    due = np.cumsum(gaps)
-    due = due[due < seconds]
+    due = poisson_times(rate, seconds, seed)
     tally = _Tally()
     tally.start()
     began = time.perf_counter()
@@ -177,6 +174,15 @@ async def open_loop(caller: Caller, *, rate: float, seconds: float, seed: int) -
     await asyncio.sleep(max(began + seconds - time.perf_counter(), 0))
     await asyncio.gather(*asking)
     return tally.close()
+
+
+def poisson_times(rate: float, seconds: float, seed: int) -> npt.NDArray[np.float64]:
+    """When the requests of `open_loop` are due, in seconds from its beginning."""
+    random = np.random.default_rng(seed)
+    gaps = random.exponential(1 / rate, max(int(rate * seconds * 2), 16))
+    due = np.cumsum(gaps)
+    within: npt.NDArray[np.float64] = due[due < seconds]
+    return within
 
 
 async def pile(caller: Caller, *, items: int, in_flight: int) -> Load:

@@ -6,6 +6,7 @@
         ├── PerfAnalyzerMissingError there is no perf_analyzer; `tritium bench install` brings one
         ├── PerfAnalyzerError        perf_analyzer ended without a measurement
         ├── ContenderError           a server that is to be measured is not known, or does not run
+        ├── PlanError                what a load needs cannot be planned
         └── RecordError              results cannot be written, or read again
 
 Each message names the cause and the fix in one line.
@@ -42,6 +43,10 @@ class PerfAnalyzerError(BenchmarkError):
 
 class ContenderError(BenchmarkError):
     """A server that is to be measured is not known, does not start, or does not answer."""
+
+
+class PlanError(BenchmarkError):
+    """What was asked of a plan is wrong, or no number of servers would do it."""
 
 
 class RecordError(BenchmarkError):

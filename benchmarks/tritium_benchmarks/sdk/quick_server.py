@@ -1,7 +1,8 @@
 """A real tritonserver that answers as fast as it can: what is measured is then the client.
 
 Its app, `quick`, has no networks in it: each entry point is one Python model that answers with
-constant probabilities. A text `sleep<seconds>` makes it slow.
+constant probabilities. A text `sleep<seconds>` makes it slow; `Sleeps` makes every batch take its
+time without any work, so that several such servers on one machine do not disturb each other.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ENTRY_POINTS: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",))
 LOAD_TIMEOUT_S = 60.0
 
 _MODEL = f"""
+import json
 import time
 import numpy as np
 import triton_python_backend_utils as pb
@@ -39,7 +41,15 @@ PROBABILITIES = np.array([[0.91] + [0.01] * {len(LABELS) - 1}], np.float32)
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        known = json.loads(args["model_config"]).get("parameters", {{}})
+        self.base_s, self.each_s = (
+            float(known.get(name, {{}}).get("string_value", "0")) for name in ("base_s", "each_s")
+        )
+
     def execute(self, requests):
+        if self.base_s or self.each_s:
+            time.sleep(self.base_s + len(requests) * self.each_s)
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
@@ -48,6 +58,15 @@ class TritonPythonModel:
             time.sleep(float(text[5:]))
         return pb.InferenceResponse([pb.Tensor("{contract.PROBABILITIES}", PROBABILITIES)])
 """
+
+
+@dataclass(frozen=True)
+class Sleeps:
+    """How long a batch takes: `base_s`, and `each_s` for each of its requests."""
+
+    base_s: float
+    each_s: float
+    max_batch: int
 
 
 @dataclass(frozen=True)
@@ -66,16 +85,19 @@ class QuickServer:
 
 
 @contextmanager
-def quick_server(*, ports: Ports | None = None, max_queue: int = 0) -> Iterator[QuickServer]:
+def quick_server(
+    *, ports: Ports | None = None, max_queue: int = 0, sleeps: Sleeps | None = None
+) -> Iterator[QuickServer]:
     """Serve `quick` on loopback until the block ends.
 
     Args:
         ports: Where; None for free ones.
         max_queue: Requests that may wait for each entry point; 0 for any number.
+        sleeps: How long batches take; None for as short as can be.
     """
     ports = ports or Ports.free()
     with tempfile.TemporaryDirectory(prefix="tritium-quick-") as folder:
-        models = write_repository(Path(folder), max_queue)
+        models = write_repository(Path(folder), max_queue, sleeps)
         triton = Triton(find_installation(), TritonOptions(Path(folder), ports, apps=(APP,)))
         control = ModelControl(f"127.0.0.1:{ports.grpc}")
         try:
@@ -88,12 +110,13 @@ def quick_server(*, ports: Ports | None = None, max_queue: int = 0) -> Iterator[
             triton.stop(keep_log=False)
 
 
-def write_repository(folder: Path, max_queue: int = 0) -> list[str]:
+def write_repository(folder: Path, max_queue: int = 0, sleeps: Sleeps | None = None) -> list[str]:
     """Write the models of `quick`.
 
     Args:
         folder: Where.
         max_queue: As for `quick_server`.
+        sleeps: Likewise.
 
     Returns:
         Their names, in an order in which they can be loaded.
@@ -104,10 +127,15 @@ def write_repository(folder: Path, max_queue: int = 0) -> list[str]:
         answers.backend = "python"
         answers.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
         answers.dynamic_batching.default_queue_policy.max_queue_size = max_queue
+        if sleeps is not None:
+            answers.max_batch_size = sleeps.max_batch
+            answers.parameters["base_s"].string_value = str(sleeps.base_s)
+            answers.parameters["each_s"].string_value = str(sleeps.each_s)
         _write(folder, answers, _MODEL)
         # Clients read a release's labels here.
         release = _config(contract.release_entry_point(APP, "classify", modalities, 1), modalities)
         release.platform = "ensemble"
+        release.max_batch_size = answers.max_batch_size
         step = release.ensemble_scheduling.step.add(model_name=answers.name, model_version=-1)
         for modality in modalities:
             step.input_map[modality] = modality

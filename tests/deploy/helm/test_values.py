@@ -38,8 +38,20 @@ WRONG = [
     ("rollout: {percent: 101}", "'/rollout/percent': maximum: got 101, want 100"),
     ("repository: {source: nfs}", "'/repository/source': value must be one of"),
     ("repository: {objectStore: {uri: /models}}", "'/repository/objectStore/uri'"),
+    ("tls: {certificate: x}", "'/tls': additional properties 'certificate' not allowed"),
+    ("requireSigned: {a.pub: secret}", "'/requireSigned/a.pub': 'secret' does not match pattern"),
     ("env: [{value: x}]", "'/env/0': missing property 'name'"),
     # Each is right, and they do not go together.
+    ("tls: {clientCa: true}", "tls.clientCa needs tls.secretName"),
+    (
+        "{tls: {secretName: t}, envoy: {enabled: true, plainText: true}}",
+        "Envoy talks to the servers in plain text",
+    ),
+    (
+        "{tls: {secretName: t, clientCa: true}, adminKey: {secretName: k}, "
+        "rollout: {enabled: true, app: a, release: 2}}",
+        "the rollout Job has no certificate of its own",
+    ),
     ("repository: {source: objectStore}", "needs repository.objectStore.uri"),
     (
         "{repository: {source: objectStore, objectStore: {uri: 's:b'}}, adminKey: {secretName: k}, "

@@ -22,6 +22,15 @@
 {{- if and (eq (toString $values.update.maxUnavailable) "0") (eq (toString $values.update.maxSurge) "0") -}}
   {{- fail "update.maxUnavailable and update.maxSurge are both 0: no pod could ever be replaced" -}}
 {{- end -}}
+{{- if and $values.tls.clientCa (not $values.tls.secretName) -}}
+  {{- fail "tls.clientCa needs tls.secretName" -}}
+{{- end -}}
+{{- if and $values.tls.secretName $values.envoy.enabled -}}
+  {{- fail "Envoy talks to the servers in plain text, inside the cluster: leave tls.secretName empty, or envoy.enabled false" -}}
+{{- end -}}
+{{- if and $values.tls.clientCa $values.rollout.enabled -}}
+  {{- fail "the rollout Job has no certificate of its own: with tls.clientCa, run `tritium rollout` from CI" -}}
+{{- end -}}
 {{- if $values.envoy.enabled -}}
   {{- if not (or $values.envoy.tls.secretName $values.envoy.plainText) -}}
     {{- fail "envoy needs envoy.tls.secretName, or envoy.plainText=true where TLS ends elsewhere" -}}

@@ -72,6 +72,12 @@ containers:
       {{- if .Values.adminKey.secretName }}
       - {name: admin-key, mountPath: /run/tritium, readOnly: true}
       {{- end }}
+      {{- if .Values.tls.secretName }}
+      - {name: tls, mountPath: /etc/tritium/tls, readOnly: true}
+      {{- end }}
+      {{- if .Values.requireSigned }}
+      - {name: signing, mountPath: /etc/tritium/signing, readOnly: true}
+      {{- end }}
       {{- if .Values.serve.tuning }}
       - {name: tuning, mountPath: /etc/tritium/tuning, readOnly: true}
       {{- end }}
@@ -90,6 +96,15 @@ volumes:
     emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
   {{- if .Values.adminKey.secretName }}
   {{- include "tritium.keyVolumes" . | nindent 2 }}
+  {{- end }}
+  {{- if .Values.tls.secretName }}
+  - name: tls
+    # root's, and the pod's group may read it.
+    secret: {secretName: {{ .Values.tls.secretName }}, defaultMode: 0440}
+  {{- end }}
+  {{- if .Values.requireSigned }}
+  - name: signing
+    configMap: {name: {{ include "tritium.fullname" . }}-signing}
   {{- end }}
   {{- if .Values.serve.tuning }}
   - name: tuning
@@ -121,6 +136,16 @@ volumes:
 {{- end }}
 {{- if .Values.adminKey.secretName }}
 - --admin-key-file=/run/tritium/admin.key
+{{- end }}
+{{- if .Values.tls.secretName }}
+- --tls-cert=/etc/tritium/tls/tls.crt
+- --tls-key=/etc/tritium/tls/tls.key
+{{- if .Values.tls.clientCa }}
+- --tls-client-ca=/etc/tritium/tls/ca.crt
+{{- end }}
+{{- end }}
+{{- range $name, $_ := .Values.requireSigned }}
+- --require-signed=/etc/tritium/signing/{{ $name }}
 {{- end }}
 {{- end -}}
 
