@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.runbook.machine import Machine
 from tests.runbook.night import Night
 

@@ -94,7 +94,9 @@ class Machine:
         mark = f"--- end of block {self._asked}: "
         assert self._shell.stdin is not None
         # A command must not read what is typed after it.
-        self._shell.stdin.write(f"{{ {code.rstrip()}\n}} </dev/null\nSTATUS=$?; echo; echo '{mark}'$STATUS\n")
+        self._shell.stdin.write(
+            f"{{ {code.rstrip()}\n}} </dev/null\nSTATUS=$?; echo; echo '{mark}'$STATUS\n"
+        )
         self._shell.stdin.flush()
         lines: list[str] = []
         while True:
@@ -109,7 +111,9 @@ class Machine:
 
     def path(self, inside: str) -> Path:
         """How a file of it is reached from here."""
-        (child,) = Path(f"/proc/{self._shell.pid}/task/{self._shell.pid}/children").read_text().split()
+        (child,) = (
+            Path(f"/proc/{self._shell.pid}/task/{self._shell.pid}/children").read_text().split()
+        )
         return Path(f"/proc/{child}/root{inside}")
 
     def close(self) -> None:

@@ -29,7 +29,11 @@ SLOW = TinyApp(
 """Release 2: as good as release 1, and much slower."""
 GATES = "[gates]\nlatency_ratio = 100\nlatency_pairs = 20\n"
 """A gate would not let it pass."""
-SHORTER = {"--watch 120": "--watch 1", "--drain-delay 2": "--drain-delay 0.5"}
+SHORTER = {
+    "--watch 120": "--watch 0.3",
+    "--drain-delay 2": "--drain-delay 0.3",
+    "sleep 10": "sleep $PAUSE",
+}
 """What takes longer on the page than a test may."""
 WITHIN_S = 10.0
 HOSTS = ("models-1", "models-2", "models-3")
@@ -40,6 +44,7 @@ class Night:
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine = machine
+        self.machine.run("PAUSE=0")
         self.chapters = chapters()
         self.followed: set[int] = set()
         """Lines of the blocks that were run."""

@@ -1,4 +1,4 @@
-"""docs/runbook.md, taken apart: chapters, the commands in them, and what these are said to print."""
+"""docs/runbook.md, taken apart: chapters, their commands, and what these are said to print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from markdown_it import MarkdownIt
+
 from tests.runbook.machine import ROOT
 
 PAGE = ROOT / "docs" / "runbook.md"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tritium_builders.errors import TritiumError, needs
-from tritium_deploy.errors import RepositoryError, SettingsError
 from tritium_client._command_options import collected
+from tritium_deploy.errors import RepositoryError, SettingsError
 from tritium_deploy.security_options import NOTHING_GIVEN, GivenAccess, access_options
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def status_command(
     """Show where releases stand: in the repository, and on every server."""
     from tritium_builders.release import list_apps
 
-    with _session(
-        repository, endpoint, None, access, False, 0.0, as_json, lenient=True
-    ) as session:
+    with _session(repository, endpoint, None, access, False, 0.0, as_json, lenient=True) as session:
         apps = [app] if app is not None else list_apps(session.rollout.repository)
         states = [session.rollout.status(one) for one in apps]
         if as_json:
