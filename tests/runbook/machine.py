@@ -81,6 +81,7 @@ class Machine:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._asked = 0
+        self._stuck = ""
 
     def run(self, code: str, timeout_s: float = TIMEOUT_S) -> Answer:
         """Type commands, and read what they print until the last one has ended.
@@ -90,6 +91,7 @@ class Machine:
         Raises:
             AssertionError: they did not end in time.
         """
+        assert not self._stuck, f"an earlier block has not ended: {self._stuck}"
         self._asked += 1
         mark = f"--- end of block {self._asked}: "
         assert self._shell.stdin is not None
@@ -103,6 +105,7 @@ class Machine:
             try:
                 line = self._lines.get(timeout=timeout_s)
             except queue.Empty:
+                self._stuck = code
                 raise AssertionError(f"{code}\nhas not ended:\n{''.join(lines)}") from None
             assert line is not None, f"{code}\nended the shell:\n{''.join(lines)}"
             if line.startswith(mark):
