@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check audit format clean platform
+.PHONY: help demo serve test test-full test-gpu tensorrt-table fusion-table fine-tuning-table explanation ensemble-table imbalance-table pretraining-table sdk-table curves profile serving-table bench bench-reduced bench-smoke dashboard sync-client check audit format clean platform sbom
 
 help:  ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,12 @@ sdk-table: $(READY)  ## what the SDK costs, and what callers see when something 
 	@$(BIN)/python -m tritium_benchmarks.sdk.envoy_hop --out benchmarks/results
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse
 	@$(BIN)/python -m tritium_benchmarks.sdk.shared_memory bundles/openmoji --out benchmarks/results
+
+sbom: $(READY)  ## what is installed here, as CycloneDX: sbom/tritium.cdx.json (of the image: docs/containers.md)
+	@mkdir -p sbom
+	@$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --mc-type application \
+		--of JSON -o sbom/tritium.cdx.json $(BIN)/python
+	@echo "sbom/tritium.cdx.json"
 
 dashboard: $(READY)  ## write Grafana's dashboard, deploy/monitoring/grafana, from tools/write_dashboard.py
 	@$(BIN)/python tools/write_dashboard.py

@@ -24,7 +24,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli_w
 import tomllib
 from pydantic import ValidationError
 
@@ -328,6 +327,8 @@ class staged_folder:  # noqa: N801 - reads as the context manager that it is
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
     """Write bundle.toml."""
     document = manifest.model_dump(mode="json", exclude_none=True)
+    import tomli_w  # servers read repositories without it
+
     (folder / MANIFEST).write_text(tomli_w.dumps(document), encoding="utf-8")
 
 

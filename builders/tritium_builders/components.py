@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -195,6 +194,8 @@ def stage_engines(
 
 def _weights(graph: Path) -> int:
     """How many numbers a graph's constants hold."""
+    import onnx
+
     model = onnx.load(graph, load_external_data=False)
     return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
 

@@ -1,4 +1,4 @@
-"""The verbs of this room: `tritium serve`, and `tritium rollout` from rollout/commands.py."""
+"""The verbs of this room: `tritium serve`, and those of other files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tritium_deploy.envoy_command import envoy_config_command
 from tritium_deploy.rollout.commands import rollout_commands
 from tritium_deploy.security import Security
 from tritium_deploy.security_options import security_options
+from tritium_deploy.verify_command import EPILOG as VERIFY_EPILOG
+from tritium_deploy.verify_command import verify_command
 
 if TYPE_CHECKING:
     from tritium_deploy.events import Event, OnEvent
@@ -58,6 +60,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the `tritium` program."""
     app.command("serve", epilog=EPILOG)(serve_command)
     app.add_typer(rollout_commands, name="rollout")
+    app.command("verify", epilog=VERIFY_EPILOG)(verify_command)
     app.command("envoy-config", epilog=ENVOY_EPILOG)(envoy_config_command)
     app.command("demo")(demo_command)
 

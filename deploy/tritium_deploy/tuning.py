@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import tomli_w
 import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -131,6 +130,8 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
     Raises:
         TuningError: it cannot be written.
     """
+    import tomli_w  # servers read tunings without it
+
     text = tomli_w.dumps(tuning.model_dump(exclude_none=True, mode="json"))
     try:
         path.write_text(text, "utf-8")

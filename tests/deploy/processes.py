@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ app()
 class Serve:
     """One `tritium serve --json` process."""
 
-    def __init__(self, repository: Path, *arguments: str, program: str = PROGRAM) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        *arguments: str,
+        program: str = PROGRAM,
+        through: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        """Start it; `through` are words of a command that becomes it."""
         self.process = subprocess.Popen(
             [
+                *through,
                 sys.executable,
                 "-c",
                 program,
@@ -44,7 +54,8 @@ class Serve:
             | {
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "TMPDIR": str(repository.parent),
-            },
+            }
+            | environment,
         )
         self.events: list[dict[str, Any]] = []
 

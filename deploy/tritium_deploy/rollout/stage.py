@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritium_builders.bundle import file_entry
 from tritium_builders.release import Release
 from tritium_deploy.accelerator import require_plans_fit
 from tritium_deploy.control import load_reason
@@ -29,6 +28,7 @@ from tritium_deploy.machine import PYTHON, Machine
 from tritium_deploy.rollout.fleet import Fleet, FleetServer, ServerState
 from tritium_deploy.rollout.plan import OnStep, Step, StepEvent
 from tritium_deploy.rollout.settings import RolloutSettings
+from tritium_deploy.verify import find_changed_file
 
 OLDEST_TRITON = (2, 51)
 """What is tested: 24.10. Nested ensembles and models that are pointed elsewhere need no less."""
@@ -157,27 +157,6 @@ def memory_notes(placements: Mapping[FleetServer, Placement]) -> tuple[str, ...]
             f"{STUB_MB} MB, for each process)"
         )
     return tuple(notes)
-
-
-def find_changed_file(repository: Path, release: Release) -> str | None:
-    """Compare every file of a release with what release.json says; None where all are as published.
-
-    Returns:
-        The first file that is not, and what to do, in one line.
-    """
-    for component in release.components.values():
-        for name, published in component.files.items():
-            path = repository / component.model / name
-            try:
-                found = file_entry(path)
-            except OSError as error:
-                return f"{path} cannot be read ({error.strerror}); build the release again"
-            if found.sha256 != published.sha256:
-                return (
-                    f"{path} differs from what was published (SHA-256 {found.sha256[:12]} in place "
-                    f"of {published.sha256[:12]}); build the release again"
-                )
-    return None
 
 
 class _UnfitError(Exception):
