@@ -148,7 +148,7 @@ def test_a_missing_tensor_is_named(known_copy: Path) -> None:
 def test_a_path_outside_the_bundle_is_refused(custom_copy: Path) -> None:
     (custom_copy.parent / "secret").write_text("x")
     edit(custom_copy, '[files."tokenizer.json"]', '[files."../secret"]')
-    with pytest.raises(BundleError, match="no path within its folder"):
+    with pytest.raises(BundleError, match="lies outside the bundle"):
         Bundle.load(custom_copy)
 
 
