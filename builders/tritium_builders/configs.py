@@ -207,7 +207,7 @@ def component_config(
         )
     for tensor in graph.outputs:
         config.output.append(_output(tensor))
-    let_requests_queue(config, bounded=not graph.role.startswith("fusion_head"))
+    let_requests_queue(config)
     config.instance_group.append(
         pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     )
@@ -215,22 +215,13 @@ def component_config(
     return config
 
 
-def let_requests_queue(config: pb.ModelConfig, *, bounded: bool) -> None:
+def let_requests_queue(config: pb.ModelConfig) -> None:
     """Let requests share batches, and bound how many of them wait, and for how long.
 
     No queue delay: while one batch is computed the next one gathers by itself. What finds the queue
     full is refused at once with UNAVAILABLE, which a caller may try again; what a caller's own
     `timeout` overtakes there is not computed.
-
-    Args:
-        config: Of a component; changed in place.
-        bounded: Triton 24.10 looks after a bounded queue only when a request comes, and else every
-            500 ms: what waits for an instance may wait too long. Heads get what encoders let
-            through, all requests of a batch at once, and have none.
     """
-    config.dynamic_batching.SetInParent()
-    if not bounded:
-        return
     policy = config.dynamic_batching.default_queue_policy
     policy.max_queue_size = MAX_QUEUE
     policy.allow_timeout_override = True

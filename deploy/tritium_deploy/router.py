@@ -88,7 +88,7 @@ class Router:
         config.output.add(name=contract.PROBABILITIES, data_type=pb.TYPE_FP32, dims=[-1])
         config.output.add(name=contract.RELEASE, data_type=pb.TYPE_INT64, dims=[1])
         config.output.add(name=contract.LABEL, data_type=pb.TYPE_STRING, dims=[1])
-        let_requests_queue(config, bounded=True)
+        let_requests_queue(config)
         config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=INSTANCES)
         config.parameters["split"].string_value = str(self._split(app))
         return config
