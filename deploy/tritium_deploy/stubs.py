@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,20 @@ class Stub:
             status = self.process.status()
             return self.process.is_running() and bool(status != psutil.STATUS_ZOMBIE)
         return False
+
+    @property
+    def end(self) -> str:
+        """How it ended, for instance `SIGKILL` or `exit status 3`; empty where nobody knows.
+
+        Source: `exit_code` in /proc/PID/stat, which a zombie keeps; proc_pid_stat(5).
+        """
+        with contextlib.suppress(OSError, ValueError):
+            words = Path(f"/proc/{self.pid}/stat").read_text("utf-8").split()
+            status = int(words[-1])
+            if os.WIFSIGNALED(status):
+                return signal.Signals(os.WTERMSIG(status)).name
+            return f"exit status {os.WEXITSTATUS(status)}"
+        return ""
 
     @property
     def stopped(self) -> bool:

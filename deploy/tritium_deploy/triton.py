@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +40,8 @@ REGION_BYTES = MEBIBYTE
 REQUEST_BYTES = 24 * MEBIBYTE
 """What has to be left for requests: one encoded picture of the largest accepted size."""
 START_TIMEOUT_S = 30.0
+INFORMATION = re.compile(r"I\d{4} ")
+"""How lines of its log begin that say what goes well."""
 EXIT_TIMEOUT_S = 3
 PING_INTERVAL_MS = 1_000
 """Triton's own limit is 5 minutes, and 2 hours between requests: it would close the connection of a
@@ -172,8 +175,12 @@ class Triton:
         self._folder.remove(keep_log=keep_log)
 
     def log_tail(self, lines: int = 5, about: str = "") -> str:
-        """The last lines of the log that mention `about`, on one line."""
-        found = [line for line in self._read_log().splitlines() if line.strip() and about in line]
+        """The last warnings and errors of the log that mention `about`, on one line."""
+        found = [
+            line
+            for line in self._read_log().splitlines()
+            if about in line and line.strip() and not INFORMATION.match(line)
+        ]
         return " | ".join(line.strip()[:300] for line in found[-lines:])
 
     def _spawn(self) -> None:
@@ -241,7 +248,8 @@ class Triton:
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             f"--grpc-address={options.host}",
             f"--grpc-port={ports.grpc}",
-            f"--metrics-address={options.host}",
+            # No name: Triton takes one there, and listens at 255.255.255.255.
+            f"--metrics-address={socket.gethostbyname(options.host)}",
             f"--metrics-port={ports.metrics}",
             # p50, p95 and p99 of each model: this Triton has no histograms for them.
             "--metrics-config=summary_latencies=true",

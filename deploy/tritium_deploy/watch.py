@@ -123,6 +123,8 @@ class Watcher:
         self._stop = threading.Event()
         self._deaths = DeathRecord(options.deaths, options.window_s)
         self._given_up: set[str] = set()
+        self._ends: dict[str, str] = {}
+        """How a component's processes ended the last time."""
         self._known = {stub.pid: stub for stub in triton.stubs()}
         self._listed_at = time.monotonic()
         self._replaced: dict[int, float] = {}
@@ -176,8 +178,16 @@ class Watcher:
             return
         heal = []
         for model in sorted(sick):
-            pids = [stub.pid for stub in dead if stub.model == model]
-            self._tell("stub_died", f"{model}: its stub process died", model=model, pids=pids)
+            gone = [stub for stub in dead if stub.model == model]
+            self._ends[model] = ", ".join(sorted({stub.end for stub in gone} - {""}))
+            how = f" ({self._ends[model]})" if self._ends[model] else ""
+            self._tell(
+                "stub_died",
+                f"{model}: its stub process died{how}",
+                model=model,
+                pids=[stub.pid for stub in gone],
+                ended=self._ends[model],
+            )
             if self._deaths.add(model):
                 heal.append(model)
             else:
@@ -245,9 +255,10 @@ class Watcher:
         self._given_up.add(model)
         tail = reason or self._triton.log_tail(about=model) or "no word of it in the log"
         limit, window = self._options.deaths, self._options.window_s
+        how = f" (the last time: {self._ends[model]})" if self._ends.get(model) else ""
         text = (
             f"component {model} died more than {limit} times in {window:.0f} s and is not "
-            f"restarted again: {tail}; see {self._triton.log}"
+            f"restarted again{how}: {tail}; see {self._triton.log}"
         )
         for app in self._users(model):
             self._board.set(app.name, "failed", text)

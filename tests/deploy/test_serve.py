@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,16 @@ def test_http_answers_when_asked_for(repository: Path, start: Start) -> None:
     publish(repository)
     server = start(http=True)
     assert get(f"{server.http_url}/v2/models/tiny_classify")[1]["name"] == "tiny_classify"
+
+
+@pytest.mark.e2e
+def test_a_name_is_as_good_as_an_address(repository: Path, start: Start) -> None:
+    publish(repository)
+    server = start(host="localhost")
+    for url in (server.metrics_url, server.ready_url, server.step_metrics_url):
+        assert url.startswith("http://localhost:")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
 
 
 def test_a_server_leaves_nothing_behind(repository: Path, nothing_left: None) -> None:

@@ -114,6 +114,7 @@ def test_a_killed_stub_is_replaced_under_load(
         assert infer(client, entry_point, given_) == pytest.approx(sample.expected[key], abs=1e-5)
     assert server.apps[0].heals == 1
     assert [event.name for event in events][-2:] == ["stub_died", "healed"]
+    assert events[-2].text.endswith("its stub process died (SIGKILL)")
     # The repository may be read-only, and other servers may load from it.
     assert {path: path.stat().st_mtime_ns for path in repository.rglob("*")} == before
 
@@ -174,6 +175,7 @@ def test_a_stub_that_keeps_dying_is_given_up(
     app = body["apps"]["tiny"]
     assert app["state"] == "failed"
     assert "died more than 3 times in 60 s and is not restarted again" in app["reason"]
+    assert "(the last time: SIGKILL): no word of it in the log; see" in app["reason"]
     assert str(server.log) in app["reason"]
     # Other apps go on.
     assert body["apps"]["other"]["state"] == "ready"

@@ -66,6 +66,7 @@ class TritonPythonModel:
         if fault == "hang":
             time.sleep(3600)
         self._slow_s = float(spec.get("slow_s", "0"))
+        self._grown: list[bytes] = []
         self._left = int(spec.get("crash_after", "-1"))
         self._count: Callable[[str, int, float, int], None] = lambda *_: None
         if "counts" in spec:
@@ -76,7 +77,7 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request on its own; a text that starts with `sleep` takes a while, one that
-        starts with `refuse` is refused.
+        starts with `refuse` is refused, one that starts with `grow` costs MiB of memory for good.
 
         With `counts`, the folder of our servables, it counts what it does as `encoders` does. With
         `slow_s` every batch takes so many seconds more; with `crash_after` the process dies after
@@ -93,6 +94,8 @@ class TritonPythonModel:
                 text = bytes(read(request, "text")[0])  # type: ignore[index]
                 if text.startswith(b"sleep "):
                     time.sleep(float(text.split()[1]))
+                if text.startswith(b"grow "):
+                    self._grown.append(b"x" * (int(text.split()[1]) << 20))
                 if text.startswith(b"refuse"):
                     raise RefusedError("tritium.invalid_input stage=text_encoder item=0: as asked")
                 return "text_features", text_features(text)

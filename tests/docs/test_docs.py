@@ -36,10 +36,12 @@ WITH_COMMANDS = (page("docs/calling-an-app.md"),)
 """Their command lines are followed as well: one builds on what the other left."""
 OTHER_LANGUAGES = page("docs/other-languages.md")
 """test_other_languages.py follows it, block by block."""
+RUNBOOK = page("docs/runbook.md")
+"""tests/runbook follows it, on a machine of its own."""
 SHELL_BLOCKS = [
     block
     for one in PAGES
-    if one is not OTHER_LANGUAGES
+    if one not in (OTHER_LANGUAGES, RUNBOOK)
     for block in one.blocks
     if block.language == "bash"
 ]

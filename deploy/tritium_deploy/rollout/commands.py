@@ -13,11 +13,13 @@ import typer
 
 from tritium_builders.errors import TritiumError, needs
 from tritium_client._command_options import collected
+from tritium_deploy.errors import RepositoryError, SettingsError
 from tritium_deploy.security_options import NOTHING_GIVEN, GivenAccess, access_options
 
 if TYPE_CHECKING:
     from tritium_deploy.rollout.operator import Rollout
     from tritium_deploy.rollout.plan import Plan, StepEvent
+    from tritium_deploy.rollout.settings import RolloutSettings
 
 EPILOG = """
 Examples:
@@ -60,6 +62,7 @@ Endpoint = Annotated[
     typer.Option(
         help="gRPC address of a server, host:port; may be repeated. A name with several addresses "
         "is several servers.  [default: 127.0.0.1:8001]",
+        envvar="TRITIUM_ENDPOINTS",
         show_default=False,
     ),
 ]
@@ -95,7 +98,7 @@ def status_command(
     """Show where releases stand: in the repository, and on every server."""
     from tritium_builders.release import list_apps
 
-    with _session(repository, endpoint, None, access, False, 0.0, as_json) as session:
+    with _session(repository, endpoint, None, access, False, 0.0, as_json, lenient=True) as session:
         apps = [app] if app is not None else list_apps(session.rollout.repository)
         states = [session.rollout.status(one) for one in apps]
         if as_json:
@@ -238,7 +241,9 @@ def rollback_command(
 
     Servers that do not answer hold nothing up; they follow when they are back.
     """
-    with _session(repository, endpoint, settings, access, True, wait, as_json) as session:
+    with _session(
+        repository, endpoint, settings, access, True, wait, as_json, lenient=True
+    ) as session:
         plan = session.rollout.rollback(app, to=to, reason=reason, dry_run=dry_run)
         session.show(plan, dry_run)
 
@@ -260,7 +265,9 @@ def retire_command(
     as_json: Json = False,
 ) -> None:
     """Unload a release that nothing refers to: not live, no candidate, not to be rolled back to."""
-    with _session(repository, endpoint, None, access, skip_unreachable, wait, as_json) as session:
+    with _session(
+        repository, endpoint, None, access, skip_unreachable, wait, as_json, lenient=True
+    ) as session:
         plan = session.rollout.retire(app, release, delete=delete, dry_run=dry_run)
         session.show(plan, dry_run)
 
@@ -279,7 +286,9 @@ def gc_command(
     as_json: Json = False,
 ) -> None:
     """Retire and remove all but the newest releases, and what something refers to."""
-    with _session(repository, endpoint, None, access, skip_unreachable, wait, as_json) as session:
+    with _session(
+        repository, endpoint, None, access, skip_unreachable, wait, as_json, lenient=True
+    ) as session:
         session.show(session.rollout.gc(app, keep=keep, dry_run=dry_run), dry_run)
 
 
@@ -344,18 +353,20 @@ def _session(
     skip_unreachable: bool,
     wait_s: float,
     as_json: bool,
+    *,
+    lenient: bool = False,
 ) -> Iterator[_Session]:
+    """What a command works with; `lenient`: without ./rollout.toml where that cannot be read."""
     with needs("serve"):
         from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT
         from tritium_deploy.rollout.operator import Rollout
-        from tritium_deploy.rollout.settings import read_settings
 
     with _Reporter(as_json) as reporter:
         try:
             with Rollout(
                 repository,
                 endpoints or [DEFAULT_ENDPOINT],
-                settings=read_settings(settings),
+                settings=_settings(settings, lenient),
                 admin_key=access.read_key(),
                 tls=access.tls,
                 skip_unreachable=skip_unreachable,
@@ -365,9 +376,24 @@ def _session(
                 yield _Session(rollout, reporter)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-        except (TritiumError, OSError) as error:
+        except TritiumError as error:
             reporter.fail(error)
             raise typer.Exit(1) from error
+        except OSError as error:  # a write does not say of what: a full disk
+            reporter.fail(RepositoryError(f"{error.filename or repository}: {error.strerror}"))
+            raise typer.Exit(1) from error
+
+
+def _settings(path: Path | None, lenient: bool) -> RolloutSettings | None:
+    """Gates and bounds; None for the defaults. A slip of the pen there bars no way back."""
+    from tritium_deploy.rollout.settings import read_settings
+
+    try:
+        return read_settings(path)
+    except SettingsError:
+        if path is not None or not lenient:
+            raise
+        return None
 
 
 class _Reporter:

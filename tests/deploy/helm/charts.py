@@ -43,7 +43,7 @@ def values_of(name: str) -> Document:
     return found
 
 
-def render(values: Mapping[str, Any]) -> tuple[Manifest, ...]:
+def render(values: Mapping[str, Any], name: str = RELEASE) -> tuple[Manifest, ...]:
     """What Helm makes of a set of values.
 
     Raises:
@@ -51,7 +51,7 @@ def render(values: Mapping[str, Any]) -> tuple[Manifest, ...]:
     """
     with helm.Chart.load(CHART) as chart:
         chart.validate_schema(dict(values))
-        rendered = chart.render(dict(values), name=RELEASE, namespace=NAMESPACE)
+        rendered = chart.render(dict(values), name=name, namespace=NAMESPACE)
     return tuple(
         Manifest(template.partition("/templates/")[2], document)
         for template, text in sorted(rendered.items())

@@ -23,8 +23,8 @@ from tritium_deploy.rollout import Rollout
 GATES = "[gates]\nlatency_ratio = 20\nlatency_pairs = 20\n"
 
 
-def tritium(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    (cwd / "rollout.toml").write_text(GATES)
+def tritium(*words: str, cwd: Path, gates: str = GATES) -> subprocess.CompletedProcess[str]:
+    (cwd / "rollout.toml").write_text(gates)
     main = "from tritium_client.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", main, "rollout", *words],
@@ -52,7 +52,13 @@ def test_the_whole_way_by_hand(server: Server, repository: Path, tmp_path: Path)
     assert "done: promote tiny 2" in done.stdout
     assert "watched: release 2" in done.stdout
     assert answered_by(server) == {"2"}
-    shown = tritium("status", *where, cwd=tmp_path)
+    # A slip of the pen in rollout.toml bars no way back, and nothing else is done with it.
+    slip = "[gates]\nlatency_ration = 20\n"
+    refused = tritium("promote", "tiny", "1", *where, cwd=tmp_path, gates=slip)
+    assert "rollout.toml: gates.latency_ration" in refused.stderr
+    planned = tritium("rollback", "tiny", *where, "--dry-run", cwd=tmp_path, gates=slip)
+    assert "plan: rollback tiny" in planned.stdout, planned.stderr
+    shown = tritium("status", *where, cwd=tmp_path, gates=slip)
     assert "live" in shown.stdout
     assert "promote release 2 in place of 1" in shown.stdout
     state = json.loads(tritium("status", "tiny", *where, "--json", cwd=tmp_path).stdout)
