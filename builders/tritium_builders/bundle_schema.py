@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tritium_builders.names import InnerPath
 from tritium_builders.preprocessing import ImagePreprocessing, TextPreprocessing
 from tritium_builders.tasks import ENTRY_POINTS
 from tritium_client.contract import (
@@ -122,7 +121,7 @@ class BundleManifest(_Table):
     text_encoder: EncoderEntry
     image_encoder: EncoderEntry
     fusion_head: FusionHeadEntry
-    files: dict[InnerPath, FileEntry]
+    files: dict[str, FileEntry]
     """Every other file of the bundle, by its path."""
 
     @property

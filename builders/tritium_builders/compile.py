@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tritium_builders.errors import CompileError, needs
 from tritium_builders.release import Target
-from tritium_builders.servables.engine import openvino_core
 
 
 def compile_openvino(graph: Path, folder: Path) -> str:
@@ -31,7 +30,7 @@ def compile_openvino(graph: Path, folder: Path) -> str:
         import openvino
 
     try:
-        model = openvino_core().read_model(str(graph))
+        model = openvino.Core().read_model(str(graph))
         # OpenVINO numbers nameless nodes by a counter of the process; a component is named by its
         # content, so the same graph must give the same bytes.
         for index, node in enumerate(model.get_ordered_ops()):

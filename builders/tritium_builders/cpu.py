@@ -48,7 +48,7 @@ from tritium_builders.release import (
     Precision,
     Target,
 )
-from tritium_builders.servables.engine import openvino_core
+from tritium_builders.servables.engine import signal_stack_kept
 from tritium_builders.stages import Servables, run_stages
 from tritium_client.contract import Role
 
@@ -242,8 +242,9 @@ class _Stager:
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU; elsewhere it takes fp32 without a word."""
     with needs("build"):
-        core = openvino_core()
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        import openvino
+    with signal_stack_kept():
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_bf16() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from tritium_builders.errors import TritiumError
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 # nosec B104 # others shall reach it
 EPILOG = """
 Examples:
 
@@ -37,7 +38,7 @@ def envoy_config_command(
     ],
     host: Annotated[
         str, typer.Option(help="Address that Envoy listens on; admin stays on loopback.")
-    ] = "0.0.0.0",  # noqa: S104 # nosec B104 # others shall reach it
+    ] = EVERYWHERE,
     port: Annotated[int, typer.Option(min=1, max=65535, help="gRPC, for callers.")] = 8443,
     status_port: Annotated[
         int, typer.Option(min=1, max=65535, help="/ready and /stats/prometheus.")

@@ -9,9 +9,11 @@ by length and packed so that little is computed on padding.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,21 +33,27 @@ class Runtime(Protocol):
         """Run one batch: inputs by name to outputs by name."""
 
 
-def openvino_core() -> Any:
-    """OpenVINO's Core, one for as long as the process lives.
+class _SignalStack(ctypes.Structure):
+    """What sigaltstack(2) reads and writes."""
 
-    Its CPU plugin gives the thread that loads it another stack for signal handlers, and takes the
-    memory away again with the Core (seen in 2026.4). A Core that ended in another thread would
-    leave that stack in place without its memory, and the next signal with a handler, such as the
-    SIGCHLD of a data loader's worker, would end the process.
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Leave the thread the stack for signal handlers that it has.
+
+    OpenVINO's CPU plugin gives the thread that loads it another one, and takes the memory away
+    with the Core (seen in 2026.4). When the Core ends in another thread, that stack stays in place
+    without its memory, and the next signal with a handler, such as the SIGCHLD of a data loader's
+    worker, ends the process.
     """
-    import openvino
-
-    # There, because several copies of this file may be loaded into one process, and let go.
-    kept = vars(openvino)
-    if "_tritium_core" not in kept:
-        kept.setdefault("_tritium_core", openvino.Core())
-    return kept["_tritium_core"]
+    library, before = ctypes.CDLL(None), _SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 class OpenVinoRuntime:
@@ -59,6 +67,8 @@ class OpenVinoRuntime:
     """
 
     def __init__(self, file: Path, spec: dict[str, Any]) -> None:
+        import openvino
+
         streams = spec["streams"]
         options: dict[str, Any] = {
             # Without this, a CPU with bf16 units would round fp32 models without a word.
@@ -71,11 +81,12 @@ class OpenVinoRuntime:
             options["INFERENCE_NUM_THREADS"] = spec["threads"] * streams
             # It would pin every process's threads to the same, the first cores.
             options["ENABLE_CPU_PINNING"] = False
-        core = openvino_core()
+        core = openvino.Core()
         model = core.read_model(str(file))
         if takes_one_by_one(spec):
             model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
-        compiled = core.compile_model(model, "CPU", options)
+        with signal_stack_kept():
+            compiled = core.compile_model(model, "CPU", options)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())

@@ -1,7 +1,7 @@
 """Whatever is killed, filled up, stopped or put back: no request is lost without a word.
 
 `make test` strikes once with everything, which takes half a minute; `make test-full` goes on for
-thirty, and writes what it saw to benchmarks/results/chaos.json.
+thirty, and writes what it saw to benchmarks/results/chaos.json and docs/chaos.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 from tests.deploy.calls import wait_until
 from tests.deploy.chaos.blows import BLOWS, Blow
 from tests.deploy.chaos.ledger import Ledger, callers
+from tests.deploy.chaos.summary import write
 from tests.deploy.chaos.world import COMPILER, READY_WITHIN_S, World, world
 
 FULL = bool(os.environ.get("TRITIUM_TEST_FULL"))
@@ -24,7 +25,8 @@ SECONDS = float(os.environ.get("TRITIUM_CHAOS_SECONDS", "1800" if FULL else "0")
 """How long, after each blow was dealt once."""
 PAUSES = (0.2, 3.0) if SECONDS else (0.2, 0.8)
 """Seconds between two blows, from and to."""
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "chaos.json"
+LONG_S = 1800
+"""From here on it is worth keeping."""
 
 pytestmark = [
     pytest.mark.e2e,
@@ -70,6 +72,9 @@ def test_every_request_is_answered_rightly_or_fails_with_a_reason(tmp_path: Path
         statuses = [one.stop() for one in struck.servers]
     balance = ledger.balance()
     summary = {
+        "seed": seed,
+        "machine": f"{os.cpu_count()} cores",
+        "broken": len(ledger.broken),
         "seconds": round(time.monotonic() - began),
         "blows": dict(sorted(dealt.items())),
         "starts of servers": starts,
@@ -77,8 +82,8 @@ def test_every_request_is_answered_rightly_or_fails_with_a_reason(tmp_path: Path
         **balance,
     }
     print(json.dumps(summary, indent=2))
-    if FULL:
-        RESULTS.write_text(json.dumps({"seed": seed, **summary}, indent=2) + "\n")
+    if SECONDS >= LONG_S:
+        write(summary)
     without_effect = {blow.__name__ for blow in BLOWS if not dealt[blow.__name__]}
     assert without_effect == (set() if COMPILER else {"turn_clock"})
     assert ledger.broken == []
