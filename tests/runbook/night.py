@@ -32,10 +32,12 @@ GATES = "[gates]\nlatency_ratio = 100\nlatency_pairs = 20\n"
 SHORTER = {
     "--watch 120": "--watch 0.3",
     "--drain-delay 2": "--drain-delay 0.3",
-    "sleep 10": "sleep $PAUSE",
+    # The SDK leaves a server out for no longer than that has been away, at most 8 seconds.
+    "restart() {": "restart() { SECONDS=0;",
+    "sleep 10": "sleep $((PAUSE * (SECONDS + 1)))",
 }
 """What takes longer on the page than a test may."""
-WITHIN_S = 10.0
+WITHIN_S = 20.0
 HOSTS = ("models-1", "models-2", "models-3")
 
 
