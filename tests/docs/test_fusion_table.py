@@ -46,11 +46,18 @@ def test_every_item_is_held_out_once_for_every_strategy(runs: list[Run], app: st
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_the_best_by_validation_gains_five_points(runs: list[Run], app: str) -> None:
-    (line,) = [line for line in render(of(runs, app)).splitlines() if "**" in line]
-    best = re.findall(r"`(\w+)`", line)[0]
-    assert gains(of(runs, app))[best] >= 5
-    assert load_recipe(ROOT / "recipes" / f"{app}.toml").fusion.strategy == best
+def test_the_recipes_strategy_gains_five_points_and_none_is_much_better(
+    runs: list[Run], app: str
+) -> None:
+    own = of(runs, app)
+    chosen = load_recipe(ROOT / "recipes" / f"{app}.toml").fusion.strategy
+    assert gains(own)[chosen] >= 5
+    validation = {
+        name: statistics.fmean(run.validation_accuracy for run in own if run.name == name)
+        for name in gains(own)
+    }
+    # Folds alone differ by several points.
+    assert validation[chosen] >= max(validation.values()) - 0.01
 
 
 @pytest.mark.parametrize("app", APPS)
