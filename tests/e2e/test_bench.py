@@ -185,11 +185,15 @@ def test_tune_writes_a_file_that_serve_takes(
 ) -> None:
     assert folds
     path = tmp_path / "found.toml"
-    code, printed, error = tritium(
-        ["bench", "tune", "openmoji", "--repository", str(repository), "--bundle",
-         str(demo.folder), "--budget", "12", "--seconds", "0.6", "--in-flight", "4",
-         "--out", str(path), "--json"]
-    )  # fmt: skip
+    for _ in range(3):
+        code, printed, error = tritium(
+            ["bench", "tune", "openmoji", "--repository", str(repository), "--bundle",
+             str(demo.folder), "--budget", "12", "--seconds", "0.6", "--in-flight", "4",
+             "--out", str(path), "--json"]
+        )  # fmt: skip
+        # On a busy machine perf_analyzer 2.51 sometimes does not find a model that answers.
+        if code == 0 or "failed to find the requested model version" not in error:
+            break
     assert code == 0, error
     found = json.loads(printed)
     assert len(found["tried"]) >= 2
