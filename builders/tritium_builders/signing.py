@@ -120,6 +120,8 @@ def make_keys(path: Path) -> tuple[Path, str]:
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    if public_path.exists():  # or a private key would be left without it
+        raise SignatureError(f"{public_path} is there already, and is not overwritten")
     for target, content, mode in ((path, secret, 0o600), (public_path, public, 0o644)):
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

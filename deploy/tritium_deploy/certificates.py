@@ -83,15 +83,6 @@ def check_tls(files: ServerTls, now: datetime | None = None) -> CheckedTls:
     return CheckedTls(files, own.not_valid_after_utc, roots, tls)
 
 
-def certificate_expiry(path: Path) -> float:
-    """When the first certificate of a PEM file expires, seconds since the epoch.
-
-    Raises:
-        CertificateError: there is none.
-    """
-    return _read_certificates("certificate", path)[0].not_valid_after_utc.timestamp()
-
-
 def others_may_read(path: Path) -> bool:
     """Whether a secret's file can be read by more users than it should.
 

@@ -203,10 +203,10 @@ class _State(Collector):
             numbers = Tally(stub.model for stub in stubs)
             for model in sorted(components | set(numbers)):
                 running.add_metric([model], numbers[model])
-            memory.add_metric(["tritonserver", ""], _resident(psutil.Process, self._triton.pid))
+            memory.add_metric(["tritonserver", ""], _resident(self._triton.pid))
             sizes: Tally[str] = Tally()
             for stub in stubs:
-                sizes[stub.model] += _resident(psutil.Process, stub.pid)
+                sizes[stub.model] += _resident(stub.pid)
             for model, size in sorted(sizes.items()):
                 memory.add_metric(["stub", model], size)
         yield from (restarts, running, memory)
@@ -264,9 +264,9 @@ def _models(app: AppRelease) -> Iterator[list[str]]:
         yield [component.model, app.name, number, "", role]
 
 
-def _resident(process: type[psutil.Process], pid: int) -> int:
+def _resident(pid: int) -> int:
     try:
-        return int(process(pid).memory_info().rss)
+        return int(psutil.Process(pid).memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
 

@@ -48,12 +48,20 @@ class Ports:
 
         Args:
             host: The address that the server will bind.
+
+        Raises:
+            ServeError: when the host is not an address of this machine.
         """
         with contextlib.ExitStack() as stack:
             # All four are held at once, so that the system cannot hand out one of them twice.
             sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
             for one in sockets:
-                one.bind((host, 0))
+                try:
+                    one.bind((host, 0))
+                except OSError as error:
+                    if (wrong := _wrong_host(host, error)) is None:
+                        raise
+                    raise wrong from error
             grpc, metrics, ready, http = (one.getsockname()[1] for one in sockets)
         return cls(grpc=grpc, metrics=metrics, ready=ready, http=http)
 
@@ -75,13 +83,16 @@ def require_free(purpose: str, host: str, port: int) -> None:
         raise ServeError(
             f"{purpose} port {port} needs root; choose one above 1023 with --{purpose}-port"
         ) from error
-    except socket.gaierror as error:
-        raise ServeError(
-            f"host {host!r} cannot be resolved; use an address like 127.0.0.1"
-        ) from error
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise ServeError(
-                f"host {host} is not an address of this machine; use 127.0.0.1 or 0.0.0.0"
-            ) from error
-        raise PortTakenError(purpose, host, port) from error
+        raise _wrong_host(host, error) or PortTakenError(purpose, host, port) from error
+
+
+def _wrong_host(host: str, error: OSError) -> ServeError | None:
+    """What to say where it is the host that nothing can listen on; None where it is the port."""
+    if isinstance(error, socket.gaierror):
+        return ServeError(f"host {host!r} cannot be resolved; use an address like 127.0.0.1")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ServeError(
+            f"host {host} is not an address of this machine; use 127.0.0.1 or 0.0.0.0"
+        )
+    return None

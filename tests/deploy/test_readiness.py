@@ -111,6 +111,10 @@ def test_free_ports_differ_and_are_free() -> None:
 def test_an_address_of_another_machine_is_said() -> None:
     with pytest.raises(ServeError, match=r"192\.0\.2\.1 is not an address of this machine"):
         ReadinessServer("192.0.2.1", 18003, StatusBoard({}), lambda: True)
+    with pytest.raises(ServeError, match=r"192\.0\.2\.1 is not an address of this machine"):
+        Ports.free("192.0.2.1")
+    with pytest.raises(ServeError, match=r"host 'a\.b\.invalid' cannot be resolved"):
+        Ports.free("a.b.invalid")
 
 
 @pytest.mark.parametrize("ports", [{"grpc": 0}, {"ready": 70_000}, {"grpc": 8002}])

@@ -69,6 +69,10 @@ def test_keys_are_drawn_once_and_kept_secret(key: Path) -> None:
     assert "PRIVATE" not in public(key).read_text()
     with pytest.raises(SignatureError, match="is there already"):
         make_keys(key)
+    key.unlink()
+    with pytest.raises(SignatureError, match=r"\.pub is there already"):
+        make_keys(key)
+    assert not key.exists(), "a private key without its public one"
 
 
 def test_openssl_reads_them(key: Path) -> None:
