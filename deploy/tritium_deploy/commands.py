@@ -21,7 +21,7 @@ from tritium_deploy.envoy_command import EPILOG as ENVOY_EPILOG
 from tritium_deploy.envoy_command import envoy_config_command
 from tritium_deploy.rollout.commands import rollout_commands
 from tritium_deploy.security import Security
-from tritium_deploy.security_options import security_options
+from tritium_deploy.security.options import security_options
 from tritium_deploy.verify_command import EPILOG as VERIFY_EPILOG
 from tritium_deploy.verify_command import verify_command
 

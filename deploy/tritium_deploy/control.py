@@ -12,8 +12,8 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from tritium_builders.history import Traffic
-from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.errors import ControlError
+from tritium_deploy.security.access import PLAIN, Access
 
 CALL_TIMEOUT_S = 10.0
 FAILURE_COUNTS = 2

@@ -15,10 +15,10 @@ from tritonclient.utils import InferenceServerException
 from tritium_builders.samples import Sample, modalities_key
 from tritium_builders.tasks import answer_tensor
 from tritium_client.contract import OFFSETS, OUTPUTS, Modality, Verb
-from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.control import one_line
 from tritium_deploy.errors import GoldenError, ReleaseError
 from tritium_deploy.live import AppRelease
+from tritium_deploy.security.access import PLAIN, Access
 
 IN_FLIGHT = 4
 GRAPH_VERSION = "1"

@@ -12,7 +12,6 @@ from types import TracebackType
 
 from tritium_builders.aliases import live_rollout
 from tritium_deploy.accelerator import Accelerator, find_accelerator
-from tritium_deploy.access import Access
 from tritium_deploy.control import ModelControl
 from tritium_deploy.drain import drain, linger
 from tritium_deploy.errors import ServeError, ServerDiedError
@@ -25,10 +24,11 @@ from tritium_deploy.live import load_live_apps, machines, on_machine
 from tritium_deploy.metrics import ServerMetrics
 from tritium_deploy.ports import Ports
 from tritium_deploy.progress import Clock, Counter
-from tritium_deploy.protection import Protection
 from tritium_deploy.readiness import AppStatus, ReadinessServer, StatusBoard
 from tritium_deploy.router import Router
 from tritium_deploy.security import Security
+from tritium_deploy.security.access import Access
+from tritium_deploy.security.protection import Protection
 from tritium_deploy.served import ServedApps, entry_point_configs, server_parameters
 from tritium_deploy.tracing import Tracing
 from tritium_deploy.triton import Triton, TritonOptions, require_shared_memory

@@ -18,13 +18,14 @@ from pathlib import Path
 import psutil
 
 from tritium_client import contract
-from tritium_deploy import admin_key, guard, step_metrics
-from tritium_deploy.certificates import CheckedTls
+from tritium_deploy import guard, step_metrics
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import PortTakenError, SharedMemoryError, StartError
 from tritium_deploy.installation import Installation
 from tritium_deploy.ports import Ports, require_free
 from tritium_deploy.run_folder import RunFolder
+from tritium_deploy.security import admin_key
+from tritium_deploy.security.certificates import CheckedTls
 from tritium_deploy.stubs import (
     SHARED_MEMORY,
     Stub,

@@ -14,7 +14,7 @@ import typer
 from tritium_builders.errors import TritiumError, needs
 from tritium_client._command_options import collected
 from tritium_deploy.errors import RepositoryError, SettingsError
-from tritium_deploy.security_options import NOTHING_GIVEN, GivenAccess, access_options
+from tritium_deploy.security.options import NOTHING_GIVEN, GivenAccess, access_options
 
 if TYPE_CHECKING:
     from tritium_deploy.rollout.operator import Rollout

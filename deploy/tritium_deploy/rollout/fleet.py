@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from tritium_builders.signing import TrustedKeys
 from tritium_client import contract
 from tritium_deploy.accelerator import NONE, Accelerator
-from tritium_deploy.access import PLAIN, Access
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import ControlError, KeyRefusedError, UnreachableError
 from tritium_deploy.golden import GoldenReplay
 from tritium_deploy.live import AppRelease, on_machine, require_signed
 from tritium_deploy.machine import Machine, read_machine
+from tritium_deploy.security.access import PLAIN, Access
 from tritium_deploy.served import entry_point_configs
 
 DEFAULT_ENDPOINT = "127.0.0.1:8001"

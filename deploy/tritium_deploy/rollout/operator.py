@@ -20,7 +20,6 @@ from tritium_builders.aliases import live_rollout
 from tritium_builders.history import Action, HistoryEntry
 from tritium_builders.release import app_verb, list_releases
 from tritium_client import Tls, contract
-from tritium_deploy.access import Access
 from tritium_deploy.errors import RolloutError
 from tritium_deploy.rollout.fleet import DEFAULT_ENDPOINT, Fleet
 from tritium_deploy.rollout.gates import Consent
@@ -39,6 +38,7 @@ from tritium_deploy.rollout.work import (
     require_app,
     rollback_target,
 )
+from tritium_deploy.security.access import Access
 
 
 class Rollout:

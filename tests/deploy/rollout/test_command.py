@@ -16,9 +16,9 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from tritium_deploy import Security, Server
-from tritium_deploy.admin_key import read_key, read_or_make_key
 from tritium_deploy.errors import AdminKeyError, KeyRefusedError
 from tritium_deploy.rollout import Rollout
+from tritium_deploy.security.admin_key import read_key, read_or_make_key
 
 GATES = "[gates]\nlatency_ratio = 20\nlatency_pairs = 20\n"
 

@@ -216,7 +216,8 @@ def test_a_key_without_a_place_is_one_line(
     file = tmp_path / "a file"
     file.touch()
     monkeypatch.setattr(
-        "tritium_deploy.admin_key.key_files", lambda port: [file / "tritium" / f"{port}.key"]
+        "tritium_deploy.security.admin_key.key_files",
+        lambda port: [file / "tritium" / f"{port}.key"],
     )
     before = regions()
     with pytest.raises(AdminKeyError, match=r"has no place: .*give --admin-key-file, or --open"):
@@ -232,7 +233,7 @@ def test_a_folder_of_somebody_else_will_not_do(
     shared.mkdir()
     shared.chmod(0o777)
     monkeypatch.setattr(
-        "tritium_deploy.admin_key.key_files",
+        "tritium_deploy.security.admin_key.key_files",
         lambda port: [shared / f"{port}.key", private / f"{port}.key"],
     )
     server = start()

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from tests.support.certificates import CLIENT, DAY, Authority
 
 from tritium_deploy import ServerTls
-from tritium_deploy.certificates import check_tls
 from tritium_deploy.errors import CertificateError
+from tritium_deploy.security.certificates import check_tls
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_expiry_is_a_value(authority: Authority) -> None:
 def test_a_secret_that_root_shows_to_a_group_is_for_others_than_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tritium_deploy.certificates import others_may_read
+    from tritium_deploy.security.certificates import others_may_read
 
     path = tmp_path / "secret"
     path.touch(0o640)

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from tritium_builders.signing import TrustedKeys
 from tritium_client._admin_key import is_loopback
-from tritium_deploy.access import Access
-from tritium_deploy.admin_key import AdminKey
-from tritium_deploy.certificates import CheckedTls, check_tls
 from tritium_deploy.security import Security
+from tritium_deploy.security.access import Access
+from tritium_deploy.security.admin_key import AdminKey
+from tritium_deploy.security.certificates import CheckedTls, check_tls
 
 
 class Protection:

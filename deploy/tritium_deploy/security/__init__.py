@@ -1,6 +1,9 @@
 """Who may reach a server, who may change it, and what it may load: what is asked for.
 
 serve("model_repository", security=Security(tls=ServerTls(cert, key), require_signed=(public,)))
+
+options.py (the command line) -> here (what is asked for) -> protection.py (certificates.py checked,
+admin_key.py drawn) -> access.py (what our own clients bring).
 """
 
 from __future__ import annotations

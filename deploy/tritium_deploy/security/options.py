@@ -96,7 +96,7 @@ class GivenAccess:
         Raises:
             AdminKeyError: the file holds none, or others can read it.
         """
-        from tritium_deploy.admin_key import read_key
+        from tritium_deploy.security.admin_key import read_key
 
         return None if self.admin_key_file is None else read_key(self.admin_key_file)
 

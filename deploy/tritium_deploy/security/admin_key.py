@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 
 from tritium_client._admin_key import NAME, PATTERN, VARIABLE, key_files
-from tritium_deploy.certificates import others_may_read
 from tritium_deploy.errors import AdminKeyError
+from tritium_deploy.security.certificates import others_may_read
 
 RESTRICTED = ("model-repository", "logging", "trace", "shared-memory")
 """Protocols of Triton that ask for it: they change what is served, write files, or read and map
