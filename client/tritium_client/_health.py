@@ -5,14 +5,17 @@ out for a while that doubles with each failure in a row.
 Then one request tries it; the others go on without it until that one has come back. When every
 server is left out, the one whose turn is nearest is tried: no answer is worse than a late one.
 
+The first turn is drawn by chance, so that many short-lived clients do not all ask the same server.
+
 Source: Envoy's outlier detection (consecutive failures, base ejection time), for one client.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 FIRST_EJECTION_S = 0.25
@@ -39,20 +42,36 @@ class Rotation:
     Args:
         count: How many servers there are, at least 1.
         clock: Seconds; a test gives its own.
+        first: Whose turn is first; None draws it.
     """
 
-    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        count: int,
+        clock: Callable[[], float] = time.monotonic,
+        first: int | None = None,
+    ) -> None:
         self._health = [_Health() for _ in range(count)]
         self._clock = clock
         self._lock = threading.Lock()
-        self._next = 0
+        self._next = random.randrange(count) if first is None else first  # noqa: S311 - see top
 
-    def choose(self) -> int:
-        """The server that takes the next request."""
+    def choose(self, asked: Container[int] = ()) -> int | None:
+        """The server that takes the next request.
+
+        Args:
+            asked: Servers that had the request already, and do not get it again.
+
+        Returns:
+            None when every server is among those.
+        """
         with self._lock:
             now = self._clock()
             count = len(self._health)
             turn = [(self._next + step) % count for step in range(count)]
+            turn = [index for index in turn if index not in asked]
+            if not turn:
+                return None
             chosen = next((index for index in turn if self._takes(index, now)), None)
             if chosen is None:
                 chosen = min(turn, key=lambda index: self._health[index].back_at)

@@ -58,13 +58,18 @@ def _not_found(failure: Failure) -> TritiumClientError:
     return AppNotFound(f"{failure.endpoint} does not serve {failure.model!r}: {failure.details}")
 
 
-def _not_loaded(failure: Failure) -> TritiumClientError:
+def not_loaded(endpoint: str, name: str) -> AppNotFound:
+    """The error of an app or a model that a server has and that does not answer now; retryable."""
     error = AppNotFound(
-        f"{failure.endpoint} has {failure.model!r} but it is not loaded: the server is draining, "
+        f"{endpoint} has {name!r} but it is not loaded: the server is draining, "
         "or the app is being loaded or was unloaded"
     )
     error.retryable = True
     return error
+
+
+def _not_loaded(failure: Failure) -> TritiumClientError:
+    return not_loaded(failure.endpoint, failure.model)
 
 
 def _unavailable(failure: Failure) -> TritiumClientError:

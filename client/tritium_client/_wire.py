@@ -37,6 +37,8 @@ class EntryPointConfig:
     """`PARAM_ROLLOUT` as it stands there; empty when there is none."""
     thresholds: tuple[float, ...] = ()
     """Of `annotate`: from which probability on each label holds."""
+    entry_points: tuple[str, ...] = ()
+    """Every one that its app has on that server; empty where an older server does not say."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,7 @@ def read_config(config: Any) -> EntryPointConfig:
             precision=values[contract.PARAM_PRECISION],
             wire_version=values[contract.PARAM_WIRE_VERSION],
             server_apps=_strings(json.loads(values.get(contract.PARAM_SERVER_APPS, "[]"))),
+            entry_points=_strings(json.loads(values.get(contract.PARAM_SERVER_ENTRY_POINTS, "[]"))),
             rollout=values.get(contract.PARAM_ROLLOUT, ""),
             thresholds=_numbers(json.loads(values.get(contract.PARAM_THRESHOLDS, "[]"))),
         )

@@ -202,6 +202,9 @@ none does. `tritium rollout` writes it, the SDK follows it."""
 PARAM_SERVER_APPS = "tritium.server.apps"
 """JSON list: every app that the server serves, as of the load of this entry point; added likewise.
 """
+PARAM_SERVER_ENTRY_POINTS = "tritium.server.entry_points"
+"""JSON list: every entry point that the app behind this one has there. One that is named and not
+found is being loaded or unloaded. Added likewise."""
 PARAM_SERVER_MACHINE = "tritium.server.machine"
 """JSON: how the server runs a release's components, which whoever loads another release there needs
 to know; added likewise."""

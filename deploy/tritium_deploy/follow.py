@@ -76,6 +76,8 @@ class Follower:
         self._stop = threading.Event()
         self._differs_since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
+        self._refused: set[str] = set()
+        """Apps whose live release is not signed as the server wants it."""
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
 
     def start(self) -> None:
@@ -138,6 +140,10 @@ class Follower:
         if self._router is not None:
             candidate = None if rollout is None else candidates.get(rollout.candidate)
             self._router.update(live, candidate, rollout)
+        if number != before or app in self._refused:
+            # What failed was the former release; golden samples tell of this one.
+            self._board.forgive(app, f"release {number} has just become live")
+            self._refused.discard(app)
         if number != before:
             self._board.set_release(app, number)
             text = f"{app}: release {number} is live in place of {before}"
@@ -154,6 +160,7 @@ class Follower:
             return self._served.read(app, number)
         except UnsignedError as error:
             text = f"release {number} is live, and {error}"
+            self._refused.add(app)
             if self._board.set(app, "failed", text, only_from=("ready", "unwell", "healing")):
                 self._tell("unsigned", f"{app}: {text}", app=app, release=number)
             raise

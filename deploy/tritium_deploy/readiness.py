@@ -19,7 +19,8 @@ from tritium_deploy.ports import require_free
 from tritium_deploy.step_metrics import CONTENT_TYPE
 
 State = Literal["loading", "ready", "healing", "unwell", "failed", "draining"]
-"""`unwell`: golden samples are not answered; ready again when they are. `failed`: given up."""
+"""`unwell`: golden samples are not answered; ready again when they are. `failed`: given up until
+another release is live."""
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -82,6 +83,13 @@ class StatusBoard:
         """Note that another release of an app is live."""
         with self._lock:
             self._statuses[app] = replace(self._statuses[app], release=release)
+
+    def forgive(self, app: str, reason: str) -> None:
+        """Give a failed app another chance: it is unwell until golden samples are answered."""
+        with self._lock:
+            old = self._statuses[app]
+            if old.state == "failed":
+                self._statuses[app] = replace(old, state="unwell", reason=reason)
 
     def drain(self, reason: str) -> None:
         """Mark every app as leaving; nothing becomes ready after this."""

@@ -127,6 +127,9 @@ def entry_point_configs(
             config.parameters[name].string_value = value
         config.response_cache.enable = response_cache
         configs[config.name] = config
+    names = json.dumps(list(configs))
+    for config in configs.values():
+        config.parameters[contract.PARAM_SERVER_ENTRY_POINTS].string_value = names
     return configs
 
 

@@ -122,7 +122,8 @@ class Watcher:
         self._on_exit = on_exit
         self._stop = threading.Event()
         self._deaths = DeathRecord(options.deaths, options.window_s)
-        self._given_up: set[str] = set()
+        self._given_up: dict[str, str] = {}
+        """Component -> why it is not started again; for as long as a loaded release has it."""
         self._ends: dict[str, str] = {}
         """How a component's processes ended the last time."""
         self._known = {stub.pid: stub for stub in triton.stubs()}
@@ -173,7 +174,8 @@ class Watcher:
         """
         components = {model for app in self._served.loaded for model in app.components}
         components |= self._served.helpers
-        sick = {model for model in components - self._given_up if self._is_missed(model)}
+        self._keep_given_up(components)
+        sick = {model for model in components - self._given_up.keys() if self._is_missed(model)}
         if self._triton.exited.is_set() or self._stop.is_set():
             return
         heal = []
@@ -194,6 +196,14 @@ class Watcher:
                 self._give_up(model, "")
         if heal:
             self._heal(heal)
+
+    def _keep_given_up(self, components: set[str]) -> None:
+        """A release that became live with a component that was given up before has failed, too."""
+        kept = {model: why for model, why in self._given_up.items() if model in components}
+        self._given_up = kept
+        for model, why in kept.items():
+            for app in self._users(model):
+                self._board.set(app.name, "failed", why)
 
     def _is_missed(self, model: str) -> bool:
         """Tell a death from the planned end of an unloaded or replaced model."""
@@ -252,7 +262,6 @@ class Watcher:
             )
 
     def _give_up(self, model: str, reason: str) -> None:
-        self._given_up.add(model)
         tail = reason or self._triton.log_tail(about=model) or "no word of it in the log"
         limit, window = self._options.deaths, self._options.window_s
         how = f" (the last time: {self._ends[model]})" if self._ends.get(model) else ""
@@ -260,6 +269,7 @@ class Watcher:
             f"component {model} died more than {limit} times in {window:.0f} s and is not "
             f"restarted again{how}: {tail}; see {self._triton.log}"
         )
+        self._given_up[model] = text
         for app in self._users(model):
             self._board.set(app.name, "failed", text)
         self._tell("given_up", text, model=model, log=str(self._triton.log), tail=tail)

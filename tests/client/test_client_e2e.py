@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,21 @@ def test_a_modality_that_the_app_does_not_take(client: Client) -> None:
         AppLacksCapability, match=r"'words' answers classify text, not classify text .+ image"
     ):
         client.classify(text="four", image=b"\x01", app=WORDS)
+
+
+def test_an_entry_point_that_is_not_loaded_yet_is_no_lacking_capability(
+    server: TritonServer, client: Client
+) -> None:
+    both = contract.entry_point(WORDS, "classify", ("text", "image"))
+    names = json.dumps([both, contract.entry_point(WORDS, "classify", TEXT)])
+    named = {contract.PARAM_SERVER_ENTRY_POINTS.removeprefix("tritium."): names}
+    try:
+        server.load(write_alias(server.repository, 1, TEXT, app=WORDS, **named))
+        with pytest.raises(AppNotFound, match=f"has '{both}' but it is not loaded") as caught:
+            client.classify(text="four", image=b"\x01", app=WORDS)
+        assert caught.value.retryable
+    finally:
+        server.load(write_alias(server.repository, 1, TEXT, app=WORDS))
 
 
 def test_an_app_that_is_not_there(client: Client) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,20 @@ from hypothesis import strategies as st
 from tests.support.demo_repository import expected_label, write_repository
 from tests.support.triton import free_port, triton_server
 
-from tritium_client import AsyncClient, Client, RetryPolicy, ServerUnavailable, TritiumClientError
+from tritium_client import (
+    AppNotFound,
+    AsyncClient,
+    Client,
+    RetryPolicy,
+    ServerUnavailable,
+    TritiumClientError,
+)
+from tritium_client._call import Call
 from tritium_client._health import FIRST_EJECTION_S, LONGEST_EJECTION_S, Rotation
 from tritium_client._options import Method
+from tritium_client._sync.pool import PoolTransport
 from tritium_client._sync.transport import GrpcTransport
+from tritium_client._translation import not_loaded
 
 
 class Clock:
@@ -34,7 +44,7 @@ class Clock:
 
 
 def test_servers_take_turns() -> None:
-    rotation = Rotation(3)
+    rotation = Rotation(3, first=0)
     chosen = []
     for _ in range(7):
         chosen.append(rotation.choose())
@@ -44,7 +54,7 @@ def test_servers_take_turns() -> None:
 
 def test_a_server_that_failed_is_left_out_and_tried_by_one_request() -> None:
     clock = Clock()
-    rotation = Rotation(2, clock)
+    rotation = Rotation(2, clock, first=0)
     assert rotation.choose() == 0
     rotation.failed(0)
     assert [rotation.choose() for _ in range(4)] == [1, 1, 1, 1]
@@ -62,7 +72,7 @@ def test_a_server_that_failed_is_left_out_and_tried_by_one_request() -> None:
 
 def test_when_all_are_gone_the_next_one_due_is_tried() -> None:
     clock = Clock()
-    rotation = Rotation(2, clock)
+    rotation = Rotation(2, clock, first=0)
     rotation.failed(0)
     clock.now += 0.01
     rotation.failed(1)
@@ -71,7 +81,7 @@ def test_when_all_are_gone_the_next_one_due_is_tried() -> None:
 
 def test_a_trial_that_was_given_up_is_made_again() -> None:
     clock = Clock()
-    rotation = Rotation(2, clock)
+    rotation = Rotation(2, clock, first=0)
     rotation.failed(0)
     clock.now += 1
     assert rotation.choose() in {0, 1}
@@ -105,6 +115,71 @@ def test_some_server_is_always_chosen_and_none_is_left_out_for_ever(
     for _ in range(2 * count):
         seen.add(rotation.choose())
     assert seen == set(range(count))
+
+
+def test_many_new_clients_do_not_all_begin_with_the_same_server() -> None:
+    assert {Rotation(3).choose() for _ in range(200)} == {0, 1, 2}
+
+
+def test_a_request_goes_to_no_server_twice_in_a_round() -> None:
+    rotation = Rotation(3, Clock(), first=0)
+    rotation.failed(1)
+    asked: list[int] = []
+    while (index := rotation.choose(asked)) is not None:
+        asked.append(index)
+    assert asked == [0, 2, 1], "the one that is left out comes last"
+
+
+class Scripted:
+    """A server that answers with its own name, or fails as it is told to."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.failure: TritiumClientError | None = None
+        self.asked = 0
+
+    def send(self, method: Method, request: Any, call: Call, **_: Any) -> str:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return self.endpoint
+
+    def close(self) -> None:
+        pass
+
+
+class Pool:
+    """Two servers, `coming` and `going`, behind a pool."""
+
+    def __init__(self) -> None:
+        self.coming, self.going = Scripted("coming"), Scripted("going")
+        self._pool = PoolTransport([self.coming, self.going])
+
+    def ask(self) -> str:
+        with Call(self._pool.endpoint, 5) as call:
+            answer: str = self._pool.send("ModelInfer", None, call, model="pets_classify")
+        return answer
+
+
+def test_a_server_that_came_back_is_asked_before_a_call_fails_at_one_that_goes() -> None:
+    pool = Pool()
+    pool.coming.failure = ServerUnavailable("it is being started")
+    for _ in range(2):  # until its turn has come, and it is left out
+        with suppress(ServerUnavailable):
+            pool.ask()
+    pool.coming.failure = None
+    pool.going.failure = not_loaded("going", "pets_classify")
+    assert pool.ask() == "coming"
+
+
+def test_an_app_that_nobody_has_is_not_found_though_a_server_is_down() -> None:
+    pool = Pool()
+    pool.coming.failure = ServerUnavailable("it is down")
+    pool.going.failure = AppNotFound("there is no such app")
+    for _ in range(10):  # by then the one that is down is left out, and its turn comes last
+        with pytest.raises(TritiumClientError) as caught:
+            pool.ask()
+    assert (caught.value, caught.value.endpoint) == (pool.going.failure, "going")
 
 
 @pytest.mark.parametrize("url", [[], ["a:8001", "b"], "a:8001,b:8001", ["http://a:8001"], [""]])
@@ -240,8 +315,8 @@ def test_the_error_names_the_server_that_was_asked_last() -> None:
         assert client.endpoint == ",".join(urls)
         with pytest.raises(ServerUnavailable) as caught:
             client.classify(text="x", timeout_s=5)
-    # The first one was asked for the rollout; then the second one and the first one for the answer.
-    assert caught.value.endpoint == urls[0]
+    assert caught.value.endpoint in urls
+    assert caught.value.endpoint in str(caught.value)
     assert caught.value.attempts == 2
 
     async def ask() -> None:

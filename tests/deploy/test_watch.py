@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.deploy.calls import exported, get, infer, regions, wait_until
 from tests.deploy.conftest import Start
-from tests.deploy.tiny_repository import TinyApp, golden, publish
+from tests.deploy.tiny_repository import TinyApp, golden, publish, publish_candidate
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from tritium_builders.aliases import point_aliases
 from tritium_deploy import Server
 from tritium_deploy.events import Event
 from tritium_deploy.server import ServeOptions
@@ -180,6 +181,27 @@ def test_a_stub_that_keeps_dying_is_given_up(
     # Other apps go on.
     assert body["apps"]["other"]["state"] == "ready"
     assert infer(connect(server), "other_classify_text", {"text": b"hello"}).shape == (3,)
+
+
+@pytest.mark.e2e
+def test_an_app_that_failed_is_ready_again_with_another_release(
+    repository: Path, start: Start
+) -> None:
+    first = publish(repository)
+    server = start(options=ServeOptions(watch=WatchOptions(probe_every_s=0.3)))
+    for _ in range(4):
+        assert wait_until(lambda: server.ready)
+        os.kill(_stubs(server, "fusion_head")[0].pid, signal.SIGKILL)
+        assert wait_until(lambda: not server.ready)
+    assert wait_until(lambda: server.apps[0].state == "failed")
+    # Another head: what its server went after answers its golden samples.
+    point_aliases(repository, publish_candidate(repository))
+    assert wait_until(lambda: server.ready, 20)
+    assert server.apps[0].release == 2
+    # What was given up stays so for as long as it is loaded.
+    point_aliases(repository, first)
+    assert wait_until(lambda: server.apps[0].state == "failed", 20)
+    assert "is not restarted again" in server.apps[0].reason
 
 
 @pytest.mark.e2e

@@ -11,6 +11,7 @@ from tritium_client._async.sender import AsyncSender
 from tritium_client._call import Call
 from tritium_client._exceptions import AppLacksCapability, AppNotFound, InvalidInput, ServerError
 from tritium_client._results import AppStatus, EntryPoint, ServerStatus
+from tritium_client._translation import not_loaded
 from tritium_client.contract import Modality, Verb
 
 _MODALITIES: tuple[tuple[Modality, ...], ...] = (("text", "image"), ("text",), ("image",))
@@ -213,6 +214,7 @@ class AsyncCatalog:
 
         Raises:
             AppLacksCapability: the app is there, and answers something else.
+            AppNotFound: the server does not serve the app, or (retryable) not at the moment.
             IncompatibleRelease: another major version has other tensors than were sent.
             TritiumClientError: what came of looking.
         """
@@ -222,16 +224,34 @@ class AsyncCatalog:
             return
         if error.retryable:
             return
-        offers = await self.offers(app, call)
+        try:
+            offers = await self.offers(app, call)
+        except AppNotFound as absent:
+            raise (await self._is_coming(app, call) or absent) from error
+        if any(asked in config.entry_points for _, config in offers):
+            raise not_loaded(call.endpoint, asked) from error
         answers = " or ".join(f"{does} {' + '.join(one.modalities)}" for does, one in offers)
         raise AppLacksCapability(
             f"{app!r} answers {answers}, not {verb} {' + '.join(modalities)}"
         ) from error
+
+    async def _is_coming(self, app: str, call: Call) -> AppNotFound | None:
+        """The error of an app that the server names as its own and has nothing of now."""
+        request = service_pb2.ServerMetadataRequest()
+        metadata = await self._sender.send("ServerMetadata", request, call)
+        if app not in (contract.parse_server_id(metadata.name) or ()):
+            return None
+        return not_loaded(call.endpoint, app)
 
     async def _is_ready(
         self, app: str, verb: Verb, modalities: tuple[Modality, ...], call: Call
     ) -> bool:
         name = contract.entry_point(app, verb, modalities)
         request = service_pb2.ModelReadyRequest(name=name)
-        response: Any = await self._sender.send("ModelReady", request, call, model=name)
+        try:
+            response: Any = await self._sender.send(
+                "ModelReady", request, call, model=name, again=False
+            )
+        except AppNotFound:  # of several servers, none has it
+            return False
         return bool(response.ready)

@@ -13,6 +13,7 @@ from tritium_client._exceptions import (
     AppNotFound,
     DeadlineExceeded,
     InvalidInput,
+    ServerUnavailable,
     TritiumClientError,
 )
 from tritium_client._health import Rotation
@@ -20,6 +21,7 @@ from tritium_client._logging import logger
 from tritium_client._options import Method
 from tritium_client._rollout import names_a_release
 from tritium_client._security import Security
+from tritium_client._translation import not_loaded
 
 
 def open_transport(
@@ -70,18 +72,25 @@ class AsyncPoolTransport:
         """Send one message to the server whose turn it is; see `AsyncTransport`.
 
         A server that has just started has no app yet, and one that ends has none any more. So one
-        that does not know what was asked for is no answer while there are others to ask. Releases
-        come to servers one after the other, so one that lacks a release still answers for others.
+        that does not know what was asked for is no answer while there are others to ask, those
+        that are left out for now among them: they may be back. Releases come to servers one after
+        the other, so one that lacks a release still answers for others.
         """
         call.remaining_s()  # a call that comes too late says nothing of a server
         without: dict[int, AppNotFound] = {}
-        while (index := self._rotation.choose()) not in without:
+        gone: set[int] = set()
+        while (index := self._rotation.choose(without.keys() | gone)) is not None:
             if without:
                 call.count(method)
             try:
                 answer = await self._send_to(index, method, request, call, model, cancellation)
             except AppNotFound as error:
                 without[index] = error
+                continue
+            except ServerUnavailable:
+                if not without:
+                    raise  # the sender decides whether another one gets it
+                gone.add(index)
                 continue
             except BaseException:
                 for lacking in without:
@@ -93,10 +102,12 @@ class AsyncPoolTransport:
                 else:
                     self._log_ejection(lacking, self._rotation.failed(lacking), why)
             return answer
-        self._rotation.gave_up(index)
         for lacking, why in without.items():
             self._note_failure(lacking, why, model)
-        raise without[index]
+        # One that is draining outweighs those that never had it: the call is worth a retry.
+        last, why = max(without.items(), key=lambda one: one[1].retryable)
+        call.endpoint = self._servers[last].endpoint
+        raise why
 
     async def _send_to(
         self,
@@ -113,6 +124,8 @@ class AsyncPoolTransport:
             answer = await server.send(
                 method, request, call, model=model, cancellation=cancellation
             )
+            if method == "ModelReady" and not answer.ready:
+                raise not_loaded(server.endpoint, model)
         except AppNotFound:
             raise  # what that says of the server, the others tell
         except TritiumClientError as error:

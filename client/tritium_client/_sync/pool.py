@@ -12,6 +12,7 @@ from tritium_client._exceptions import (
     AppNotFound,
     DeadlineExceeded,
     InvalidInput,
+    ServerUnavailable,
     TritiumClientError,
 )
 from tritium_client._health import Rotation
@@ -21,6 +22,7 @@ from tritium_client._rollout import names_a_release
 from tritium_client._security import Security
 from tritium_client._sync import _io
 from tritium_client._sync.transport import GrpcTransport, Transport
+from tritium_client._translation import not_loaded
 
 
 def open_transport(name: TransportName, endpoints: Sequence[str], security: Security) -> Transport:
@@ -67,18 +69,25 @@ class PoolTransport:
         """Send one message to the server whose turn it is; see `Transport`.
 
         A server that has just started has no app yet, and one that ends has none any more. So one
-        that does not know what was asked for is no answer while there are others to ask. Releases
-        come to servers one after the other, so one that lacks a release still answers for others.
+        that does not know what was asked for is no answer while there are others to ask, those
+        that are left out for now among them: they may be back. Releases come to servers one after
+        the other, so one that lacks a release still answers for others.
         """
         call.remaining_s()  # a call that comes too late says nothing of a server
         without: dict[int, AppNotFound] = {}
-        while (index := self._rotation.choose()) not in without:
+        gone: set[int] = set()
+        while (index := self._rotation.choose(without.keys() | gone)) is not None:
             if without:
                 call.count(method)
             try:
                 answer = self._send_to(index, method, request, call, model, cancellation)
             except AppNotFound as error:
                 without[index] = error
+                continue
+            except ServerUnavailable:
+                if not without:
+                    raise  # the sender decides whether another one gets it
+                gone.add(index)
                 continue
             except BaseException:
                 for lacking in without:
@@ -90,10 +99,12 @@ class PoolTransport:
                 else:
                     self._log_ejection(lacking, self._rotation.failed(lacking), why)
             return answer
-        self._rotation.gave_up(index)
         for lacking, why in without.items():
             self._note_failure(lacking, why, model)
-        raise without[index]
+        # One that is draining outweighs those that never had it: the call is worth a retry.
+        last, why = max(without.items(), key=lambda one: one[1].retryable)
+        call.endpoint = self._servers[last].endpoint
+        raise why
 
     def _send_to(
         self,
@@ -108,6 +119,8 @@ class PoolTransport:
         call.endpoint = server.endpoint
         try:
             answer = server.send(method, request, call, model=model, cancellation=cancellation)
+            if method == "ModelReady" and not answer.ready:
+                raise not_loaded(server.endpoint, model)
         except AppNotFound:
             raise  # what that says of the server, the others tell
         except TritiumClientError as error:

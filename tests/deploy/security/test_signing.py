@@ -29,7 +29,7 @@ from tritium_builders.signing import (
 from tritium_deploy import Ports, Security, Server, serve
 from tritium_deploy.control import ModelControl
 from tritium_deploy.errors import CandidateError, RepositoryError, UnsignedError
-from tritium_deploy.live import read_app_release
+from tritium_deploy.live import AppRelease, read_app_release
 from tritium_deploy.loading import load_beside, point
 from tritium_deploy.rollout import Rollout
 from tritium_deploy.served import entry_point_configs
@@ -303,9 +303,16 @@ def test_one_that_was_loaded_past_the_tools_makes_the_app_fail(
     release = read_app_release(repository, "tiny", 2)
     control = ModelControl(demanding.grpc_url)
     load_beside(control, release, 30)
-    point(control, entry_point_configs(repository, release, None, {}, response_cache=False), 30)
-    control.close()
+
+    def make_live(one: AppRelease) -> None:
+        configs = entry_point_configs(repository, one, None, {}, response_cache=False)
+        point(control, configs, 30)
+
+    make_live(release)
     assert wait_until(lambda: not demanding.ready, 10)
     (status,) = demanding.apps
     assert status.state == "failed"
     assert "release 2 is live, and tiny release 2 is not signed" in status.reason
+    make_live(read_app_release(repository, "tiny", 1))
+    control.close()
+    assert wait_until(lambda: demanding.ready, 20), "it answers with what is signed again"
