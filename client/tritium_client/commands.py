@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tritium_client import AppStatus, Classification, Embedding, ServerStatus
     from tritium_client._batch.command import AskFiles, Files
     from tritium_client._batch.run import Options
+    from tritium_client._probe import Probe
 
 Url = Annotated[
     str, typer.Option(metavar="HOST:PORT", envvar="TRITIUM_URL", help="The server's gRPC port.")
@@ -196,10 +198,19 @@ def status(
             min=0.1, help=f"Seconds between two looks of --watch; {INTERVAL_S:g} if not given."
         ),
     ] = None,
+    probing: Annotated[
+        bool,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Send each entry point a request, as Triton calls dead processes ready; "
+            "not with --watch.",
+        ),
+    ] = True,
     tls: Tls | None = None,
 ) -> None:
-    """Show what a server serves: release, labels, modalities, target."""
+    """Show what a server serves (release, labels, modalities, target), and whether it answers."""
     from tritium_client import Client
+    from tritium_client._probe import probe
 
     if watching:
         _watch(app, url, tls, timeout, interval or INTERVAL_S, as_json=as_json)
@@ -210,13 +221,18 @@ def status(
         server = client.server_status(timeout_s=timeout)
         names = client.apps(timeout_s=timeout) if app is None else (app,)
         apps = [client.status(name, timeout_s=timeout) for name in names]
+        probes = {item.app: probe(client, item, timeout) for item in apps if probing}
     if as_json:
-        print_json(
-            dataclasses.asdict(server) | {"apps": [dataclasses.asdict(item) for item in apps]}
-        )
+        as_dict = dataclasses.asdict
+        shown = [
+            as_dict(item) | {"probe": as_dict(probes[item.app]) if probing else None}
+            for item in apps
+        ]
+        print_json(as_dict(server) | {"apps": shown})
     else:
-        _print_status(server, apps)
-    if not (server.ready and all(item.ready for item in apps)):
+        _print_status(server, apps, probes)
+    unanswered = any(one.error is not None for one in probes.values())
+    if unanswered or not (server.ready and all(item.ready for item in apps)):
         raise typer.Exit(1)
 
 
@@ -352,15 +368,31 @@ def _print_embedding(answer: Embedding, *, as_json: bool) -> None:
     typer.echo(f"release {answer.release}, {answer.timing.total_s * 1000:.1f} ms; --json has all")
 
 
-def _print_status(server: ServerStatus, apps: Sequence[AppStatus]) -> None:
+def _print_status(
+    server: ServerStatus, apps: Sequence[AppStatus], probes: Mapping[str, Probe]
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for part in _status_parts(server, apps):
+    for part in _status_parts(server, apps, probes):
         console.print(part)
 
 
-def _status_parts(server: ServerStatus, apps: Sequence[AppStatus]) -> list[RenderableType]:
+def _word_of(app: AppStatus, probe: Probe | None) -> str:
+    if not app.ready:
+        return "not ready"
+    if probe is None:
+        return "ready"
+    if probe.error is not None:
+        return f"does not answer: {probe.error}"
+    return f"ready, answers in {probe.slowest_ms:.0f} ms"
+
+
+def _status_parts(
+    server: ServerStatus,
+    apps: Sequence[AppStatus],
+    probes: Mapping[str, Probe] = MappingProxyType({}),
+) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
@@ -383,7 +415,7 @@ def _status_parts(server: ServerStatus, apps: Sequence[AppStatus]) -> list[Rende
         for name, value in rows.items():
             table.add_row(Text(f"  {name}", style="dim"), Text(value))
         parts.append(Text())
-        parts.append(Text(f"{app.app}: {'ready' if app.ready else 'not ready'}", style="bold"))
+        parts.append(Text(f"{app.app}: {_word_of(app, probes.get(app.app))}", style="bold"))
         parts.append(table)
     if not apps:
         parts.append(Text("no app is ready"))

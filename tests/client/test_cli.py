@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_what_the_server_refuses_is_one_line(server: TritonServer) -> None:
 def test_status(server: TritonServer) -> None:
     ended = tritium("status", "--url", server.url)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "demo: ready" in ended.stdout
+    assert re.search(r"^demo: ready, answers in \d+ ms$", ended.stdout, re.MULTILINE)
     assert "words: ready" in ended.stdout
     assert f"3 ({', '.join(LABELS[1])})" in ended.stdout
 
@@ -183,6 +184,10 @@ def test_status(server: TritonServer) -> None:
     assert (app["app"], app["release"], app["target"]) == ("words", 1, "openvino")
     assert app["entry_points"] == [{"verb": "classify", "modalities": ["text"]}]
     assert app["labels"] == list(LABELS[1])
+    assert app["probe"]["slowest_ms"] > 0
+    assert app["probe"]["error"] is None
+    ended = tritium("status", "--url", server.url, "--app", "words", "--json", "--no-probe")
+    assert json.loads(ended.stdout)["apps"][0]["probe"] is None
 
     ended = tritium("status", "--url", server.url, "--app", "nope")
     assert ended.returncode == 1

@@ -47,8 +47,10 @@ def test_servers_take_turns() -> None:
     rotation = Rotation(3, first=0)
     chosen = []
     for _ in range(7):
-        chosen.append(rotation.choose())
-        rotation.succeeded(chosen[-1])
+        index = rotation.choose()
+        assert index is not None
+        rotation.succeeded(index)
+        chosen.append(index)
     assert chosen == [0, 1, 2, 0, 1, 2, 0]
 
 
@@ -100,6 +102,7 @@ def test_some_server_is_always_chosen_and_none_is_left_out_for_ever(
     rotation = Rotation(count, clock)
     for event, seconds in events:
         index = rotation.choose()
+        assert index is not None
         assert 0 <= index < count
         if event == "ok":
             rotation.succeeded(index)
@@ -111,7 +114,7 @@ def test_some_server_is_always_chosen_and_none_is_left_out_for_ever(
     for index in range(count):
         rotation.gave_up(index)
     clock.now += LONGEST_EJECTION_S
-    seen = set()
+    seen: set[int | None] = set()
     for _ in range(2 * count):
         seen.add(rotation.choose())
     assert seen == set(range(count))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.deploy.calls import exported, get, infer, regions, wait_until
 from tests.deploy.conftest import Start
 from tests.deploy.tiny_repository import TinyApp, golden, publish, publish_candidate
+from tests.support.command_line import tritium
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -178,6 +179,10 @@ def test_a_stub_that_keeps_dying_is_given_up(
     assert "died more than 3 times in 60 s and is not restarted again" in app["reason"]
     assert "(the last time: SIGKILL): no word of it in the log; see" in app["reason"]
     assert str(server.log) in app["reason"]
+    # Triton itself says that it is ready.
+    ended = tritium("status", "--url", server.grpc_url, "--app", "tiny")
+    assert ended.returncode == 1
+    assert re.search(r"^tiny: does not answer: classify text \+ image: .* died", ended.stdout, re.M)
     # Other apps go on.
     assert body["apps"]["other"]["state"] == "ready"
     assert infer(connect(server), "other_classify_text", {"text": b"hello"}).shape == (3,)

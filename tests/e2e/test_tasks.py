@@ -190,6 +190,14 @@ def test_a_release_of_any_task_is_rolled_out(
         rollout.rollback(task, to=1)
 
 
+def test_status_asks_every_kind_of_app(server: Server) -> None:
+    shown = tritium("status", "--url", server.grpc_url, "--json")
+    assert shown.returncode == 0, shown.stdout
+    probes = {app["app"]: app["probe"] for app in json.loads(shown.stdout)["apps"]}
+    assert set(probes) == {status.app for status in server.apps}
+    assert all(probe["slowest_ms"] > 0 for probe in probes.values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
