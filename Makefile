@@ -40,7 +40,7 @@ tensorrt-table: $(READY)  ## what each precision costs, without a GPU: benchmark
 
 fusion-table: $(READY)  ## fusion strategies on two data sets, five seeds: docs/fusion.md
 	@tools/install-openclipart.sh
-	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml recipes/openclipart.toml --results benchmarks/results --page docs/fusion.md
+	@$(BIN)/python -m tritium_benchmarks.fusion_table recipes/openmoji.toml recipes/openclipart.toml --results benchmarks/results --page docs/fusion.md --times
 
 explanation: $(READY)  ## why the demo app answers as it does: docs/images/explanation.png
 	@$(BIN)/tritium train recipes/openmoji.toml --reuse

@@ -6,7 +6,9 @@
 Five seeds, each of which holds another of the five folds out, so that every item of a data set is
 answered once by a model that never saw it. Heads over pooled features and over sequences, each
 with its recipe's settings; models of one modality with their dropout searched on the validation
-sides. Trainings that results/fusion_strategies.json already holds are not done again.
+sides. Trainings that results/fusion_strategies.json already holds are not done again. With --times
+the heads of all strategies are timed again, in one go: trainings of several days, or machines, do
+not compare.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--only", nargs="+", help="only these strategies, text or image")
+    parser.add_argument("--times", action="store_true", help="time every strategy's head again")
     given = parser.parse_args(arguments)
     file = given.results / f"{NAME}.json"
     done = [Run(**run) for run in json.loads(file.read_text("utf-8"))] if file.exists() else []
@@ -81,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in _missing(recipe, path.parent, done, given.only):
             done.append(run)
             _write(given.results, done)  # a run that is cut off loses one training
+        if given.times:
+            done = _timed_again(recipe, path.parent, done)
     for app in dict.fromkeys(run.app for run in done):
         places[app] = render([run for run in done if run.app == app])
     _write(given.results, done)
@@ -119,6 +124,28 @@ def _missing(
             key = _key(prepared, own, name, seed)
             if not any(run.key == key for run in done):
                 yield _train(prepared, own, name, kind, seed, key)
+
+
+def _timed_again(recipe: Recipe, folder: Path, done: Sequence[Run]) -> list[Run]:
+    """Time each strategy's head: what it takes does not depend on how long it learned."""
+    own = [_of(recipe, strategy=name) for name in STRATEGIES]
+    own = [
+        one.model_copy(update={"optimiser": one.optimiser.model_copy(update={"max_epochs": 1})})
+        for one in own
+    ]
+    times: dict[str, float] = {}
+    for pooled in (True, False):
+        names = [one for one in own if (one.fusion.strategy not in OVER_SEQUENCES) == pooled]
+        prepared = prepare(names[0], folder)
+        for one in track(names, f"Timing {recipe.app}", total=len(names)):
+            head = train_fold(replace(prepared, recipe=one), fold=0, seed=0).head
+            times[one.fusion.strategy] = round(head_milliseconds(prepared, head), 4)
+    return [
+        replace(run, milliseconds=times[run.name])
+        if run.app == recipe.app and run.name in times
+        else run
+        for run in done
+    ]
 
 
 def _of(recipe: Recipe, **fusion: Any) -> Recipe:

@@ -39,6 +39,7 @@ def test_the_page_shows_the_committed_figures(runs: list[Run]) -> None:
 def test_every_item_is_held_out_once_for_every_strategy(runs: list[Run], app: str) -> None:
     own = of(runs, app)
     names = {run.name for run in own}
+    assert set(STRATEGIES) <= names
     items = {name: sum(run.items for run in own if run.name == name) for name in names}
     assert len(set(items.values())) == 1
     for name in names:
