@@ -56,14 +56,17 @@ class Rotation:
         self._lock = threading.Lock()
         self._next = random.randrange(count) if first is None else first  # noqa: S311 - see top
 
-    def choose(self, asked: Container[int] = ()) -> int | None:
-        """The server that takes the next request.
+    def choose(self) -> int:
+        """The server that takes the next request."""
+        chosen = self.choose_another(())
+        assert chosen is not None  # noqa: S101 - there is at least one
+        return chosen
+
+    def choose_another(self, asked: Container[int]) -> int | None:
+        """The server that takes a request which others had already; None when all of them had.
 
         Args:
-            asked: Servers that had the request already, and do not get it again.
-
-        Returns:
-            None when every server is among those.
+            asked: Those that had it.
         """
         with self._lock:
             now = self._clock()

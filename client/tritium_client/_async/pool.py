@@ -79,7 +79,7 @@ class AsyncPoolTransport:
         call.remaining_s()  # a call that comes too late says nothing of a server
         without: dict[int, AppNotFound] = {}
         gone: set[int] = set()
-        while (index := self._rotation.choose(without.keys() | gone)) is not None:
+        while (index := self._rotation.choose_another(without.keys() | gone)) is not None:
             if without:
                 call.count(method)
             try:
