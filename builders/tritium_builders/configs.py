@@ -207,7 +207,7 @@ def component_config(
         )
     for tensor in graph.outputs:
         config.output.append(_output(tensor))
-    let_requests_queue(config)
+    let_requests_queue(config, graph.role)
     config.instance_group.append(
         pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     )
@@ -215,13 +215,23 @@ def component_config(
     return config
 
 
-def let_requests_queue(config: pb.ModelConfig) -> None:
+def let_requests_queue(config: pb.ModelConfig, role: Role | None = None) -> None:
     """Let requests share batches, and bound how many of them wait, and for how long.
 
     No queue delay: while one batch is computed the next one gathers by itself. What finds the queue
     full is refused at once with UNAVAILABLE, which a caller may try again; what a caller's own
     `timeout` overtakes there is not computed.
+
+    A head's queue has no bound: what reaches it has waited already, and this Triton may leave a
+    bounded queue waiting beside an idle instance. See docs/decisions/full-queues.md.
+
+    Args:
+        config: The component's.
+        role: Its role; None for what is no component of a release.
     """
+    if role is not None and role.startswith("fusion_head"):
+        config.dynamic_batching.SetInParent()
+        return
     policy = config.dynamic_batching.default_queue_policy
     policy.max_queue_size = MAX_QUEUE
     policy.allow_timeout_override = True

@@ -42,7 +42,7 @@ def plan_config(
             pb.ModelOutput(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         )
     # Requests of one bucket have one shape, so they share batches.
-    let_requests_queue(config)
+    let_requests_queue(config, graph.role)
     config.instance_group.append(
         pb.ModelInstanceGroup(
             kind=pb.ModelInstanceGroup.KIND_GPU,
