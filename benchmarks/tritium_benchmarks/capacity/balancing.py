@@ -110,7 +110,7 @@ class RoundRobin(Balance):
 
     def __init__(self, count: int, clock: Callable[[], float], chance: random.Random) -> None:
         super().__init__(count, clock, chance)
-        self._rotation = Rotation(count, clock)
+        self._rotation = Rotation(count, clock, first=chance.randrange(count))
 
     def choose(self) -> int:
         """The server whose turn it is."""

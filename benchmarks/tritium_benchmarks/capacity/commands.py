@@ -92,6 +92,13 @@ def plan_command(
         float, typer.Option(help="Rate within bursts over the mean; they are a tenth of the time.")
     ] = 1.0,
     headroom: Annotated[float, typer.Option(help="What the load may grow: 0.1 for 10 %.")] = 0.1,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the bound that the simulation leaves free (default: 0.33, as a server "
+            "that computes was up to so much slower than simulated)."
+        ),
+    ] = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -118,13 +125,13 @@ def plan_command(
 
         from tritium_benchmarks.capacity.balancing import policy_of
         from tritium_benchmarks.capacity.fit import read_server
-        from tritium_benchmarks.capacity.plan import Wanted, make_plan
+        from tritium_benchmarks.capacity.plan import MARGIN, Wanted, make_plan
         from tritium_benchmarks.capacity.show import plan_json, plan_lines, plan_table
         from tritium_benchmarks.capacity.validated import known_error
 
     wanted = Wanted(
         rps, p99_ms, zones=zones, burstiness=burstiness, headroom=headroom,
-        policy=policy_of(policy), seed=seed,
+        margin=MARGIN if margin is None else margin, policy=policy_of(policy), seed=seed,
     )  # fmt: skip
     replica, measured = read_server(curve or _newest(app))
     if memory_mib is not None:

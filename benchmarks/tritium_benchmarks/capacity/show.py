@@ -81,6 +81,12 @@ def plan_lines(plan: Plan, measured: str, error: Error | None) -> list[str]:
         "the queue",
         f"one server: {measured}",
     ]
+    if wanted.margin:
+        lines.insert(
+            1,
+            f"aim: p99 of {wanted.aim_ms:.0f} ms simulated, {wanted.margin:.0%} below the bound, as "
+            "a server that computes was slower than simulated by up to so much (--margin)",
+        )
     if wanted.zones > 1:
         lines[0] += "; the others carry everything when one zone is lost"
     lines.append("simulated, not measured; " + ("" if error is None else str(error)))
@@ -98,6 +104,7 @@ def plan_json(plan: Plan, measured: str, error: Error | None) -> dict[str, Any]:
     return {
         "rps": wanted.rps,
         "bound_p99_ms": wanted.p99_ms,
+        "margin": wanted.margin,
         "policy": wanted.policy.name,
         "burstiness": wanted.burstiness,
         "headroom": wanted.headroom,

@@ -18,7 +18,7 @@ from pathlib import Path
 from tritium_benchmarks.capacity.balancing import policy_of
 from tritium_benchmarks.capacity.fit import read_server
 from tritium_benchmarks.capacity.measure import MeasureOptions, measure_replica, served
-from tritium_benchmarks.capacity.plan import Plan, Wanted, make_plan
+from tritium_benchmarks.capacity.plan import MARGIN, Plan, Wanted, make_plan
 from tritium_benchmarks.capacity.record import ReplicaRecord
 from tritium_benchmarks.capacity.scenarios import Tail, sizes, tails, troubled
 from tritium_benchmarks.capacity.show import (
@@ -169,7 +169,9 @@ def _simulated(curve: Path, validation: Validation) -> Policies:
     plans: list[Plan] = []
     for burstiness in (1.0, 2.0):
         for name in PLANNED:
-            wanted = Wanted(RPS, P99_MS, policy=policy_of(name), burstiness=burstiness)
+            wanted = Wanted(
+                RPS, P99_MS, policy=policy_of(name), burstiness=burstiness, margin=MARGIN
+            )
             plans.append(make_plan(wanted, replica, _told))
     first = plan_table(plans[0])
     return Policies(

@@ -14,7 +14,7 @@ from tests.support.command_line import tritium_inside
 
 from tritium_benchmarks.capacity.balancing import policy_of
 from tritium_benchmarks.capacity.fit import fit, read_server
-from tritium_benchmarks.capacity.plan import MOST_FAILED, Plan, Wanted, make_plan
+from tritium_benchmarks.capacity.plan import MARGIN, MOST_FAILED, Plan, Wanted, make_plan
 from tritium_benchmarks.capacity.record import newest_replica, write_replica
 from tritium_benchmarks.capacity.show import plan_json, plan_lines, plan_table
 from tritium_benchmarks.capacity.simulation import Outcome
@@ -117,6 +117,7 @@ def test_what_no_number_of_servers_does_is_refused() -> None:
         ({"p99_ms": -1}, "--p99-ms must be more than 0"),
         ({"zones": 0}, "--zones must be at least 1"),
         ({"headroom": -0.1}, "--headroom must not be negative"),
+        ({"margin": 1}, "--margin must be at least 0 and below 1"),
         ({"burstiness": 11}, "burstiness must be from 1 to 10"),
     ],
 )
@@ -150,6 +151,20 @@ def test_a_plan_is_told_as_it_always_was() -> None:
     assert "\n".join(told) + "\n" == GOLDEN.read_text("utf-8")
 
 
+def test_a_margin_keeps_the_simulation_below_the_bound() -> None:
+    wanted = Wanted(400, 140, calls=4000)
+    plain, careful = (
+        make_plan(replace(wanted, margin=margin), SERVER) for margin in (0.0, MARGIN)
+    )
+    assert wanted.p99_ms >= plain.grown.p99_ms > careful.wanted.aim_ms >= careful.grown.p99_ms
+    assert careful.replicas > plain.replicas
+    assert f"aim: p99 of {careful.wanted.aim_ms:.0f} ms simulated" in "\n".join(
+        plan_lines(careful, "demo", None)
+    )
+    with pytest.raises(PlanError, match=r"under 100 ms \(10 simulated, see --margin\)"):
+        make_plan(replace(wanted, p99_ms=100, margin=0.9), SERVER)
+
+
 def test_without_zones_nothing_is_said_of_them() -> None:
     plan = Plan(Wanted(100, 80, zones=1), SERVER, 4, outcome(1), outcome(1), outcome(1.1))
     assert len(plan_table(plan).rows) == 2
@@ -173,7 +188,8 @@ def test_the_command_plans_from_a_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["replicas"] == 3 * told["replicas_per_zone"] == told["gpus"]
-    assert told["one_zone_lost_and_headroom"]["p99_ms"] <= 150
+    assert told["margin"] == MARGIN
+    assert told["one_zone_lost_and_headroom"]["p99_ms"] <= 150 * (1 - MARGIN)
     assert told["simulator_error"]["loads"] > 10, "the comparison comes with the package"
     refused = tritium_inside(*asked, "--p99-ms", "5")
     assert refused.returncode == 1
