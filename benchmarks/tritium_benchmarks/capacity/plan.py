@@ -25,8 +25,9 @@ STEADY_S = 4.0
 BURSTY_S = 60.0
 """As many bursts as make p99 a figure, and no accident."""
 MARGIN = 0.33
-"""Share of the bound that a plan leaves free: beside one server that computes, which shared its cores
-with whoever asked it, the simulated p99 was up to 31 % too short (`demo` in capacity.json)."""
+"""Share of the bound that a plan leaves free: beside one server that computes, which shared its
+cores with whoever asked it, the simulated p99 was up to 31 % too short (`demo_places` in
+capacity.json)."""
 LEAST_USED = 0.02
 """Where servers are this idle, more of them do not help."""
 OnTry = Callable[[str, float], None]
@@ -47,7 +48,7 @@ class Wanted:
     """What the load may grow beyond `rps` before the bound breaks."""
     policy: Policy = field(default_factory=lambda: policy_of(DEFAULT_POLICY))
     margin: float = 0.0
-    """Share of `p99_ms` that the simulation has to leave free, 0 to below 1; `MARGIN` is measured."""
+    """Share of `p99_ms` that the simulation leaves free, 0 to below 1; `MARGIN` is measured."""
     seed: int = 0
     calls: int = 20_000
     """Of each simulation, at least: p99 of fewer is a matter of chance."""

@@ -84,8 +84,8 @@ def plan_lines(plan: Plan, measured: str, error: Error | None) -> list[str]:
     if wanted.margin:
         lines.insert(
             1,
-            f"aim: p99 of {wanted.aim_ms:.0f} ms simulated, {wanted.margin:.0%} below the bound, as "
-            "a server that computes was slower than simulated by up to so much (--margin)",
+            f"aim: p99 of {wanted.aim_ms:.0f} ms simulated, {wanted.margin:.0%} below the bound, "
+            "as a server that computes was slower than simulated by up to so much (--margin)",
         )
     if wanted.zones > 1:
         lines[0] += "; the others carry everything when one zone is lost"

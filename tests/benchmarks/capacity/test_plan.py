@@ -153,9 +153,7 @@ def test_a_plan_is_told_as_it_always_was() -> None:
 
 def test_a_margin_keeps_the_simulation_below_the_bound() -> None:
     wanted = Wanted(400, 140, calls=4000)
-    plain, careful = (
-        make_plan(replace(wanted, margin=margin), SERVER) for margin in (0.0, MARGIN)
-    )
+    plain, careful = (make_plan(replace(wanted, margin=margin), SERVER) for margin in (0.0, MARGIN))
     assert wanted.p99_ms >= plain.grown.p99_ms > careful.wanted.aim_ms >= careful.grown.p99_ms
     assert careful.replicas > plain.replicas
     assert f"aim: p99 of {careful.wanted.aim_ms:.0f} ms simulated" in "\n".join(
