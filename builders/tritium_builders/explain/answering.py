@@ -17,9 +17,17 @@ import torch
 from torch import Tensor
 
 from tritium_builders.bundle_schema import BundleManifest, head_role
+from tritium_builders.explain.item import TaggedWords
 from tritium_builders.reference import FusionModel
 from tritium_builders.tasks import to_answers
-from tritium_client.contract import ATTENTION_MASK, INPUT_IDS, PIXELS, Modality, Role
+from tritium_client.contract import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    PIXELS,
+    WORD_STARTS,
+    Modality,
+    Role,
+)
 
 Feed = Mapping[str, npt.NDArray[Any]]
 Given = Sequence[Modality]
@@ -39,8 +47,34 @@ class Answering(ABC):
             given: The modalities that are present.
 
         Returns:
-            What a caller gets, FP32 [B, K].
+            What a caller gets, FP32 [B, K]: of a text that is tagged at one word, of an app that
+            embeds how similar text and picture are, K = 1.
         """
+
+
+def outputs_of(
+    model: FusionModel, text: Tensor | None, image: Tensor | None, mask: Tensor | None, place: int
+) -> Tensor:
+    """From features to outputs; `Answering` says which.
+
+    Args:
+        model: Whose head is asked.
+        text: Features of the texts, None for absent ones.
+        image: Features of the pictures, likewise.
+        mask: Of the texts' features, INT64 [B, L].
+        place: Index of the word, where words are tagged.
+    """
+    if model.task == "embedding":
+        return _similarity(
+            to_answers(model.task, model.fuse(text, None, mask)),
+            to_answers(model.task, model.fuse(None, image, None)),
+        )
+    answers = to_answers(model.task, model.fuse(text, image, mask))
+    return answers[:, place] if model.task == "tagging" else answers
+
+
+def _similarity(text: Tensor, image: Tensor) -> Tensor:
+    return (text * image).sum(-1, keepdim=True)
 
 
 class ModuleAnswering(Answering):
@@ -48,21 +82,35 @@ class ModuleAnswering(Answering):
 
     Args:
         model: With all its modules.
+        tagged: The words of the text, where they are tagged.
     """
 
-    def __init__(self, model: FusionModel) -> None:
+    def __init__(self, model: FusionModel, tagged: TaggedWords | None = None) -> None:
         self._model = model
+        self._tagged = tagged
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, pixels: Tensor, given: Given = BOTH) -> Tensor:
         """Answer items, as `Answering` says."""
-        model, mask = self._model, torch.ones_like(ids)
-        text = image = None
+        model, tagged = self._model, self._tagged
+        text = image = mask = None
         if "text" in given:
-            text = _encode_once(lambda rows: model.encode_text(rows, torch.ones_like(rows)), ids)
+            text = _encode_once(lambda rows: encode_rows(model, rows, tagged), ids)
+            mask = torch.ones_like(ids if tagged is None else starts_of(tagged, len(ids)))
         if "image" in given:
             image = _encode_once(model.encode_image, pixels)
-        return to_answers(model.task, model.fuse(text, image, mask if text is not None else None))
+        return outputs_of(model, text, image, mask, 0 if tagged is None else tagged.place)
+
+
+def encode_rows(model: FusionModel, ids: Tensor, tagged: TaggedWords | None) -> Tensor:
+    """Encode texts of one length, INT64 [B, L], without padding."""
+    starts = None if tagged is None else starts_of(tagged, len(ids))
+    return model.encode_text(ids, torch.ones_like(ids), starts)
+
+
+def starts_of(tagged: TaggedWords, count: int) -> Tensor:
+    """Where the words of so many texts start: they differ in their tokens, not in their words."""
+    return tagged.starts.expand(count, -1)
 
 
 class GraphAnswering(Answering):
@@ -71,12 +119,19 @@ class GraphAnswering(Answering):
     Args:
         graphs: Role -> its .onnx file.
         manifest: The bundle's.
+        tagged: The words of the text, where they are tagged.
     """
 
-    def __init__(self, graphs: Mapping[Role, Path], manifest: BundleManifest) -> None:
+    def __init__(
+        self,
+        graphs: Mapping[Role, Path],
+        manifest: BundleManifest,
+        tagged: TaggedWords | None = None,
+    ) -> None:
         import onnxruntime
 
         self._manifest = manifest
+        self._tagged = tagged
         self._sessions = {
             role: onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             for role, path in graphs.items()
@@ -85,18 +140,31 @@ class GraphAnswering(Answering):
     def __call__(self, ids: Tensor, pixels: Tensor, given: Given = BOTH) -> Tensor:
         """Answer items, as `Answering` says."""
         feed: dict[str, npt.NDArray[Any]] = {ATTENTION_MASK: np.ones_like(ids.numpy())}
+        feed |= self._words(len(ids))
         if "text" in given:
             feed |= self._encode("text_encoder", INPUT_IDS, ids)
         if "image" in given:
             feed |= self._encode("image_encoder", PIXELS, pixels)
+        if self._manifest.task == "embedding":
+            return _similarity(self._head(["text"], feed), self._head(["image"], feed))
+        answers = self._head(given, feed)
+        return answers if self._tagged is None else answers[:, self._tagged.place]
+
+    def _head(self, given: Given, feed: Feed) -> Tensor:
         ((_, answer),) = self._run(head_role(given), feed).items()
         return torch.from_numpy(answer)
+
+    def _words(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        if self._tagged is None:
+            return {}
+        return {WORD_STARTS: starts_of(self._tagged, count).numpy()}
 
     def _encode(self, role: Role, name: str, rows: Tensor) -> Feed:
         output = self._sessions[role].get_outputs()[0].name
 
         def encode(own: Tensor) -> Tensor:
-            feed = {name: own.numpy(), ATTENTION_MASK: np.ones(own.shape[:2], dtype=np.int64)}
+            mask = np.ones(own.shape[:2], dtype=np.int64)
+            feed = {name: own.numpy(), ATTENTION_MASK: mask, **self._words(len(own))}
             return torch.from_numpy(self._run(role, feed)[output])
 
         return {output: _encode_once(encode, rows).numpy()}

@@ -34,7 +34,7 @@ def attention(model: FusionModel, item: ExplainedItem) -> Attributions:
     notes = []
     with torch.inference_mode():
         with _attentions(model.text_encoder) as found:
-            model.encode_text(item.ids, item.mask)
+            model.text_encoder(item.ids, item.mask)
         tokens = _words(_rollout(found, model.text_encoder), item) if found else None
         with _attentions(model.image_encoder) as found:
             model.encode_image(item.pixels)

@@ -34,12 +34,20 @@ def explain_command(
         str | None,
         typer.Option(help="Whose output is explained. Default: the answer.", show_default=False),
     ] = None,
+    word: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose tag is explained, of an app that tags words. Default: the one that is "
+            "surest to be in an entity.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what each word and each region of the picture adds to an answer.
 
-    Attributions are in points of probability (of a regression, in its scores): blue raises the
-    label's output, orange lowers it.
+    Attributions are in points of probability (of a regression in its scores; of an app that embeds
+    in how similar text and picture are): blue raises the label's output, orange lowers it.
 
     Examples:
 
@@ -47,7 +55,9 @@ def explain_command(
 
         tritium explain bundles/openmoji --text "red apple" --image apple.png --method occlusion
 
-    Exit codes: 0 explained; 1 the bundle, the item or the label cannot be used; 2 wrong usage.
+        tritium explain bundles/names --text "Ann in Rome" --image ann.jpg --word Rome
+
+    Exit codes: 0 explained; 1 the bundle, the item, label or word cannot be used; 2 wrong usage.
     """
     if method is not None and method not in get_args(Method):
         raise typer.BadParameter(f"--method is one of {', '.join(get_args(Method))}")
@@ -59,7 +69,13 @@ def explain_command(
     content = read_image(image)
     chosen: Method | None = next((one for one in get_args(Method) if one == method), None)
     explanation = explain(
-        bundle, text=text, image=content, method=chosen, label=label, progress=not as_json
+        bundle,
+        text=text,
+        image=content,
+        method=chosen,
+        label=label,
+        word=word,
+        progress=not as_json,
     )
     if out is not None:
         _draw(bundle, explanation, text, content, out)
@@ -93,7 +109,7 @@ def _show(explanation: Explanation) -> None:
 
     table = Table(
         "part", "adds",
-        title=f"{escape(explanation.label)}: {explanation.output:.3f} ({explanation.method})",
+        title=f"{escape(explanation.question)}: {explanation.output:.3f} ({explanation.method})",
     )  # fmt: skip
     ranked = sorted(explanation.tokens, key=lambda token: -abs(token.attribution))
     for token in (one for one in ranked[:10] if not one.special):

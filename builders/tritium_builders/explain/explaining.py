@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from tritium_builders.bundle import Bundle
 from tritium_builders.bundle_schema import EXPORTED, BundleManifest
 from tritium_builders.errors import ExplainError
 from tritium_builders.explain.answering import Answering, GraphAnswering, ModuleAnswering
 from tritium_builders.explain.attributions import Attributions, regions
 from tritium_builders.explain.item import ExplainedItem, prepare_item
+from tritium_builders.explain.outputs import choose_output, choose_word, output_labels
 from tritium_builders.explain.records import (
     GRID,
     Explanation,
@@ -26,8 +25,6 @@ from tritium_builders.graphs import architectures, load_model, write_graphs
 from tritium_builders.reference import FusionModel
 from tritium_client.contract import MODALITIES, Modality
 
-EXPLAINED = ("classification", "multilabel", "regression")
-"""Tasks with one output for each label or score."""
 BEST = 5
 
 
@@ -38,6 +35,7 @@ def explain(
     image: bytes | str | os.PathLike[str],
     method: Method | None = None,
     label: str | None = None,
+    word: str | None = None,
     progress: bool = False,
 ) -> Explanation:
     """Say what each token and each region of the picture adds to an answer.
@@ -48,22 +46,19 @@ def explain(
         image: An encoded picture, or its path.
         method: Default: integrated gradients; occlusion for a bundle that keeps graphs.
         label: Whose output is explained. Default: the highest; of a regression the first.
+        word: Of an app that tags words, the one whose tag is explained, as the text has it.
+            Default: the one that is surest to be in an entity.
         progress: Whether methods that take long show how far they are, on stderr.
 
     Raises:
-        ExplainError: the item cannot be read, the label is unknown, or the bundle cannot be
-            explained like this.
+        ExplainError: the item cannot be read, the label or the word is unknown, or the bundle
+            cannot be explained like this.
         BundleError: the bundle cannot be used.
         MissingExtraError: when captum is not installed.
     """
     if not isinstance(bundle, Bundle):
         bundle = Bundle.load(bundle)
     manifest = bundle.manifest
-    if manifest.task not in EXPLAINED:
-        raise ExplainError(
-            f"{manifest.app} is an app for {manifest.task}, which has no output for each label; "
-            f"explanations are for {', '.join(EXPLAINED)}"
-        )
     model = load_model(bundle)
     graphs_only = EXPORTED in architectures(bundle).values()
     chosen: Method = method or ("occlusion" if graphs_only else "integrated_gradients")
@@ -74,10 +69,15 @@ def explain(
         )
     item = prepare_item(model, text, read_image(image))
     with tempfile.TemporaryDirectory(prefix="tritium-explain-") as folder:
-        ask: Answering = ModuleAnswering(model)
-        if graphs_only:
-            ask = GraphAnswering(write_graphs(bundle, Path(folder)), manifest)
-        return _explain(manifest, model, ask, item, chosen, label, progress)
+        graphs = write_graphs(bundle, Path(folder)) if graphs_only else None
+
+        def asked(own: ExplainedItem) -> Answering:
+            if graphs is None:
+                return ModuleAnswering(model, own.tagged)
+            return GraphAnswering(graphs, manifest, own.tagged)
+
+        item = choose_word(manifest, asked, item, word)
+        return _explain(manifest, model, asked(item), item, chosen, label, progress)
 
 
 def read_image(image: bytes | str | os.PathLike[str]) -> bytes:
@@ -104,7 +104,7 @@ def _explain(
     progress: bool,
 ) -> Explanation:
     answers = ask(item.ids, item.pixels)[0]
-    index = _output(manifest, answers, label)
+    index, labels = choose_output(manifest, answers, label), output_labels(manifest)
     output = float(answers[index])
     found = _attribute(model, ask, item, index, method, progress)
     grid = None
@@ -128,9 +128,10 @@ def _explain(
         app=manifest.app,
         task=manifest.task,
         method=method,
-        label=manifest.labels[index],
+        label=labels[index],
+        word=None if item.tagged is None else item.tagged.word,
         output=output,
-        best={manifest.labels[place]: float(answers[place]) for place in ordered},
+        best={labels[place]: float(answers[place]) for place in ordered},
         baseline=found.baseline,
         gap=gap,
         tokens=[
@@ -146,14 +147,6 @@ def _explain(
         image=shares["image"],
         notes=list(found.notes),
     )
-
-
-def _output(manifest: BundleManifest, answers: torch.Tensor, label: str | None) -> int:
-    if label is None:
-        return 0 if manifest.task == "regression" else int(answers.argmax())
-    if label not in manifest.labels:
-        raise ExplainError(f"label {label!r} is not one of {', '.join(manifest.labels[:20])}")
-    return manifest.labels.index(label)
 
 
 def _attribute(
@@ -190,7 +183,8 @@ def _share(
 ) -> ModalityShare:
     others = [other for other in MODALITIES if other != modality]
     without = None
-    if others in manifest.entry_points:
+    # A vector of one modality is no answer to how similar both are.
+    if others in manifest.entry_points and manifest.task != "embedding":
         without = float(ask(item.ids, item.pixels, others)[0, index])
     total = sum(abs(value or 0.0) for value in sums.values())
     own = sums[modality]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tritium_builders.errors import ExplainError, needs
+from tritium_builders.explain.answering import encode_rows, outputs_of, starts_of
 from tritium_builders.explain.attributions import Attributions
 from tritium_builders.explain.item import ExplainedItem
 from tritium_builders.reference import FusionModel
-from tritium_builders.tasks import to_answers
 
 PIECES = (0.0, 0.02, 0.1, 1.0)
 """Where the path from the blank item to the real one is cut. Image encoders change most where
@@ -138,11 +138,12 @@ def _between(blank: Ends, real: Ends, share: float) -> Ends:
 
 def _output_of(model: FusionModel, layer: nn.Module, item: ExplainedItem, output: int) -> Output:
     def function(embeddings: Tensor, pixels: Tensor) -> Tensor:
-        ids = item.ids.expand(len(embeddings), -1)
-        mask = torch.ones_like(ids)
+        ids, tagged = item.ids.expand(len(embeddings), -1), item.tagged
         with _instead_of(layer, embeddings):
-            text = model.encode_text(ids, mask)
-        answers = to_answers(model.task, model.fuse(text, model.encode_image(pixels), mask))
+            text = encode_rows(model, ids, tagged)
+        mask = torch.ones_like(ids if tagged is None else starts_of(tagged, len(ids)))
+        image = model.encode_image(pixels)
+        answers = outputs_of(model, text, image, mask, 0 if tagged is None else tagged.place)
         return answers[:, output]
 
     return function

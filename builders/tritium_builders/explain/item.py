@@ -19,6 +19,22 @@ BLANKS = ("[MASK]", "<mask>", "[UNK]", "<unk>")
 
 
 @dataclass(frozen=True)
+class TaggedWords:
+    """The words of a text that is tagged, and the one whose tag is explained."""
+
+    starts: Tensor
+    """INT64 [1, W]: the index of each word's first token."""
+    words: tuple[str, ...]
+    place: int = 0
+    """Index of the explained one."""
+
+    @property
+    def word(self) -> str:
+        """The explained one, as the text has it."""
+        return self.words[self.place]
+
+
+@dataclass(frozen=True)
 class ExplainedItem:
     """A text and a picture after preprocessing, and what stands in where something is left out."""
 
@@ -35,6 +51,8 @@ class ExplainedItem:
     """The id that stands in for a token that is left out."""
     blank_pixel: Tensor
     """FP32 [3]: the picture's mean colour, which stands in for a region that is left out."""
+    tagged: TaggedWords | None = None
+    """None where the app tags no words."""
 
     @property
     def mask(self) -> Tensor:
@@ -53,8 +71,13 @@ def prepare_item(model: FusionModel, text: str, image: bytes) -> ExplainedItem:
     Raises:
         ExplainError: when the text or the picture cannot be read.
     """
+    spec, tagged = model.text.servable_spec(), None
     try:
-        ids = text_tokenizer.encode(model.tokenizer, text.encode(), model.text.servable_spec())
+        ids = text_tokenizer.encode(model.tokenizer, text.encode(), spec)
+        if model.task == "tagging":
+            found = text_tokenizer.encode_words(model.tokenizer, text.encode(), spec)
+            words = tuple(text[start:end] for start, end in found.offsets)
+            tagged = TaggedWords(torch.tensor([found.starts]), words)
     except ValueError as error:
         raise ExplainError(f"text: {error}; give another text") from error
     try:
@@ -76,6 +99,7 @@ def prepare_item(model: FusionModel, text: str, image: bytes) -> ExplainedItem:
         pixels=torch.from_numpy(pixels.copy())[None],
         blank_token=_blank_token(model.tokenizer, model.text.pad_id),
         blank_pixel=torch.from_numpy(pixels.reshape(-1, 3).mean(0).astype(np.float32)),
+        tagged=tagged,
     )
 
 

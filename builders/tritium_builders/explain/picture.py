@@ -62,9 +62,9 @@ def draw_explanation(explanation: Explanation, text: str, seen: npt.NDArray[np.u
 
 
 def _title(figure: Figure, explanation: Explanation) -> None:
-    regression = explanation.task == "regression"
-    output = f"{explanation.output:.3f}" if regression else f"{explanation.output:.1%}"
-    figure.text(0.04, 0.92, f"{explanation.label}: {output}", fontsize=19, weight="bold")
+    probability = explanation.is_probability
+    output = f"{explanation.output:.1%}" if probability else f"{explanation.output:.3f}"
+    figure.text(0.04, 0.92, f"{explanation.question}: {output}", fontsize=19, weight="bold")
     figure.text(
         0.04, 0.865, f"{explanation.app}, explained by {METHODS[explanation.method]}",
         fontsize=10, color=QUIET,

@@ -51,9 +51,12 @@ class Explanation(_Record):
     task: Task
     method: Method
     label: str
-    """Whose output is explained."""
+    """Whose output is explained; `similarity` of an app that embeds."""
+    word: str | None
+    """Whose tag it is, of an app that tags words."""
     output: float
-    """With both modalities: the label's probability, or its score."""
+    """With both modalities: the label's probability, or its score; a cosine of an app that embeds.
+    """
     best: dict[str, float]
     """The highest outputs, at most five."""
     baseline: float | None
@@ -66,6 +69,16 @@ class Explanation(_Record):
     text: ModalityShare
     image: ModalityShare
     notes: list[str]
+
+    @property
+    def question(self) -> str:
+        """What is explained, for instance `fruit`, or `Rome: B-LOC`."""
+        return self.label if self.word is None else f"{self.word}: {self.label}"
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the output is one, and attributions are points of it."""
+        return self.task not in ("regression", "embedding")
 
     def to_json(self) -> str:
         """Write it as JSON."""

@@ -5,24 +5,30 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.support.models import LABELS
 from tests.support.pictures import png
+from tests.support.tasks import TAGS, task_bundle
 from tritium_builders import Bundle
 from tritium_builders.commands import register
 from tritium_builders.errors import ExplainError
 from tritium_builders.explain import Explanation, explain
+from tritium_builders.explain.answering import GraphAnswering, ModuleAnswering
+from tritium_builders.explain.item import prepare_item
 from tritium_builders.explain.page import pieces, render_explanation
 from tritium_builders.explain.picture import draw_explanation
 from tritium_builders.explain.records import Method
+from tritium_builders.graphs import load_model, write_graphs
 
 TEXT = "  a <b>red</b> fox,\n on unbelievable $snow$  "
 PICTURE = png(80, 60, 5)
@@ -78,9 +84,84 @@ def test_what_cannot_be_explained_is_said(known: Bundle, tmp_path: Path) -> None
         explain(known, text=TEXT, image=b"no picture")
     with pytest.raises(ExplainError, match=r"none\.png: cannot be read"):
         explain(known, text=TEXT, image=tmp_path / "none.png")
-    embeds = Bundle(known.folder, known.manifest.model_copy(update={"task": "embedding"}))
-    with pytest.raises(ExplainError, match="an app for embedding"):
-        explain(embeds, text=TEXT, image=PICTURE)
+    with pytest.raises(ExplainError, match="an app for classification and tags no words"):
+        explain(known, text=TEXT, image=PICTURE, word="fox")
+
+
+@pytest.fixture(scope="module")
+def tagging(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return task_bundle(tmp_path_factory.mktemp("tagging") / "bundle", "tagging")
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return task_bundle(tmp_path_factory.mktemp("embedding") / "bundle", "embedding")
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_tag_of_a_word_is_explained(tagging: Bundle, method: Method) -> None:
+    sample = tagging.golden[0]
+    found = explain(tagging, text=sample.text, image=sample.image, method=method)
+    tags = np.array(sample.expected["text,image"]).reshape(-1, len(TAGS))
+    surest = int(tags[:, 0].argmin())  # the first label is O
+    assert found.word is not None
+    assert found.word in sample.text
+    assert found.best.keys() == set(TAGS)
+    assert [found.best[tag] for tag in TAGS] == pytest.approx(tags[surest], abs=1e-4)
+    assert found.label == TAGS[int(tags[surest].argmax())]
+    alone = np.array(sample.expected["text"]).reshape(-1, len(TAGS))
+    assert found.image.without == pytest.approx(alone[surest, TAGS.index(found.label)], abs=1e-4)
+    assert found.text.without is None, "there are no words without a text"
+    if found.baseline is not None:
+        assert abs(found.gap or 0) < 0.02
+
+
+def test_any_word_may_be_asked_for(tagging: Bundle) -> None:
+    text = "a red fox ate a plum"
+    found = explain(tagging, text=text, image=PICTURE, word="FOX", label=TAGS[1], method="gradient")
+    assert (found.question, found.is_probability) == (f"fox: {TAGS[1]}", True)
+    with pytest.raises(ExplainError, match=r"no word 'wolf'; it has a, red, fox"):
+        explain(tagging, text=text, image=PICTURE, word="wolf")
+    page = render_explanation(found, text, SEEN).decode()
+    assert f"Why fox: {TAGS[1]}?" in page
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_similarity_of_text_and_picture_is_explained(embedding: Bundle, method: Method) -> None:
+    sample = embedding.golden[0]
+    found = explain(embedding, text=sample.text, image=sample.image, method=method)
+    cosine = np.dot(sample.expected["text"], sample.expected["image"])
+    assert (found.label, found.word) == ("similarity", None)
+    assert found.output == pytest.approx(cosine, abs=1e-4)
+    assert found.text.without is found.image.without is None
+    if found.baseline is not None:
+        assert abs(found.gap or 0) < 0.02
+    assert draw_explanation(found, sample.text, SEEN).startswith(b"\x89PNG")
+    assert "%" not in re.sub(
+        r"<style>.*</style>",
+        "",
+        render_explanation(found, sample.text, SEEN).decode().split("<h1>")[1].split("</dl>")[0],
+    )
+
+
+def test_graphs_are_asked_as_modules_are(
+    tagging: Bundle, embedding: Bundle, tmp_path: Path
+) -> None:
+    for bundle in (tagging, embedding):
+        model = load_model(bundle)
+        item = prepare_item(model, "a red fox ate a plum", PICTURE)
+        if item.tagged is not None:
+            item = replace(item, tagged=replace(item.tagged, place=2))
+        folder = tmp_path / bundle.manifest.app
+        folder.mkdir()
+        graphs = write_graphs(bundle, folder)
+        rows = torch.cat([item.ids, item.ids.clone()])
+        rows[1, 2] = item.blank_token
+        pixels = item.pixels.expand(2, -1, -1, -1)
+        modules = ModuleAnswering(model, item.tagged)(rows, pixels)
+        assert modules.shape == (2, len(bundle.manifest.labels) or 1)
+        found = GraphAnswering(graphs, bundle.manifest, item.tagged)(rows, pixels)
+        torch.testing.assert_close(found, modules, atol=1e-4, rtol=0)
 
 
 def test_the_text_is_coloured_as_it_is(explanation: Explanation) -> None:
