@@ -58,7 +58,7 @@ pretraining-table: $(READY)  ## whether adapted encoders help on the demo data: 
 		--pretraining recipes/pretraining/openmoji_contrastive.toml \
 		--pretraining recipes/pretraining/openmoji_masked_language.toml --page docs/pretraining.md
 
-fine-tuning-table: $(READY)  ## text encoder frozen, last layers, LoRA on the demo data: docs/fine-tuning.md
+fine-tuning-table: $(READY)  ## encoders frozen, last layers, LoRA on the demo data: docs/fine-tuning.md
 	@$(BIN)/python -m tritium_benchmarks.fine_tuning_table recipes/openmoji.toml benchmarks/results --page docs/fine-tuning.md
 
 # Repositories of their own, made anew: in one that is in use, what was just built is not live yet.

@@ -3,10 +3,10 @@
     python -m tritium_benchmarks.fine_tuning_table recipes/openmoji.toml benchmarks/results \
         --page docs/fine-tuning.md
 
-The recipe with its text encoder frozen, with its last two layers trained, and with LoRA. The
-encoder's learning rate is the one that does best on the validation side with the first seed; all
-seeds are trained with that one. The held-out items choose nothing. A table that was stopped goes
-on where it was.
+The recipe with its encoders frozen, with the last layers of one of them trained, and with LoRA.
+The encoder's learning rate is the one that does best on the validation side with the first seed;
+all seeds are trained with that one. The held-out items choose nothing. A table that was stopped
+goes on where it was; with --keep rows that the results hold are not trained again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,7 @@ from tritium_builders.training.report import Accuracy, Figure
 
 if TYPE_CHECKING:
     from tritium_builders.training.folds import TrainedFold
+    from tritium_builders.training.recipe import EncoderTable
 
 NAME = "fine_tuning"
 SEEDS = (0, 1, 2)
@@ -50,13 +51,27 @@ class Variant:
     """Learning rates of the encoder to choose from; None where nothing of it learns."""
     optimiser: Mapping[str, Any]
     """What `[optimiser]` says beside the rate."""
+    table: Literal["text_encoder", "image_encoder"] = "text_encoder"
+    """Whose table that is."""
 
 
 VARIANTS = (
     Variant("frozen", {}, (None,), {}),
     Variant("frozen, stopped by accuracy", {}, (None,), {"metric": "accuracy"}),
-    Variant("last 2 layers", {"train": "last", "layers": 2}, (2e-5, 1e-4), SCHEDULE),
-    Variant("LoRA, rank 8", {"train": "lora", "lora": {"rank": 8}}, (2e-4, 1e-3), SCHEDULE),
+    Variant("text encoder, last 2 layers", {"train": "last", "layers": 2}, (2e-5, 1e-4), SCHEDULE),
+    Variant(
+        "text encoder, LoRA of rank 8",
+        {"train": "lora", "lora": {"rank": 8}},
+        (2e-4, 1e-3),
+        SCHEDULE,
+    ),
+    Variant(
+        "image encoder, last 4 blocks",
+        {"train": "last", "layers": 4},
+        (1e-4, 1e-3),
+        SCHEDULE,
+        "image_encoder",
+    ),
 )
 
 
@@ -76,7 +91,7 @@ class Row(BaseModel):
     text_only: Accuracy
     image_only: Accuracy
     learned: int
-    """Weights of the text encoder that learned."""
+    """Weights of encoders that learned."""
     best_epochs: dict[int, int]
     """Seed -> the epoch whose weights were kept; 0: the head alone, before the encoder learned."""
 
@@ -96,28 +111,34 @@ class FineTuning(BaseModel):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and write the table, its figures and the page that shows it."""
-    parser = argparse.ArgumentParser(description="Fine-tune the demo's text encoder.")
+    parser = argparse.ArgumentParser(description="Fine-tune the demo's encoders.")
     parser.add_argument("recipe", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--page", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true", help="rows that the results hold")
     given = parser.parse_args(arguments)
-    measured = measure(load_recipe(given.recipe), given.recipe.parent)
+    kept: dict[str, Row] = {}
+    if given.keep:
+        before = FineTuning.model_validate_json((given.results / f"{NAME}.json").read_bytes())
+        kept = {row.variant: row for row in before.rows}
+    measured = measure(load_recipe(given.recipe), given.recipe.parent, kept)
     table = render(measured)
     write_results(given.results, NAME, measured.model_dump(mode="json"), table)
     page = given.page.read_text("utf-8")
     given.page.write_text(fill_places(page, "tuning", {"table": table}), "utf-8")
 
 
-def measure(recipe: Recipe, folder: Path) -> FineTuning:
+def measure(recipe: Recipe, folder: Path, kept: Mapping[str, Row]) -> FineTuning:
     """Train every variant with every rate and seed.
 
     Args:
         recipe: The demo's recipe.
         folder: Where it lies.
+        kept: Rows that are there, by their variant.
     """
     from tritium_builders.training.folds import prepare
 
-    rows = [row_of(variant, recipe, folder) for variant in VARIANTS]
+    rows = [kept.get(one.name) or row_of(one, recipe, folder) for one in VARIANTS]
     split = prepare(recipe, folder).split(recipe.split.fold)
     return FineTuning(
         app=recipe.app,
@@ -133,7 +154,7 @@ def recipe_of(variant: Variant, rate: float | None, recipe: Recipe) -> Recipe:
     """The demo's recipe for one variant and rate."""
     content = recipe.model_dump()
     content["seeds"] = list(SEEDS)
-    content["text_encoder"] |= variant.encoder
+    content[variant.table] |= variant.encoder
     content["optimiser"] |= {**variant.optimiser, "encoder_learning_rate": rate}
     return Recipe.model_validate(content)
 
@@ -153,9 +174,11 @@ def row_of(variant: Variant, recipe: Recipe, folder: Path) -> Row:
     prepared, first = found[rate]
     trained = {SEEDS[0]: first}
     trained |= {seed: train_fold(prepared, fold=fold, seed=seed) for seed in SEEDS[1:]}
-    table, learned = prepared.recipe.text_encoder, 0
+    table: EncoderTable = getattr(prepared.recipe, variant.table)
+    source = prepared.text if variant.table == "text_encoder" else prepared.image
+    learned = 0
     if table.train != "none":
-        encoder = trainable_copy(prepared.text.module, table, "text_encoder")
+        encoder = trainable_copy(source.module, table, variant.table)
         learned = sum(weight.numel() for weight in encoder.parameters() if weight.requires_grad)
 
     def held_out(key: str) -> Accuracy:
@@ -205,7 +228,7 @@ def gain_of(measured: FineTuning) -> tuple[Row, float]:
 
 def render(measured: FineTuning) -> str:
     """Write the table in Markdown; the fine-tuned row that validation prefers is bold."""
-    headings = ("text encoder", "rate", "validation", "accuracy", "text only", "image only",
+    headings = ("what learns", "rate", "validation", "accuracy", "text only", "image only",
                 "weights that learn", "best epochs")  # fmt: skip
     lines = [_line(headings), _line(("---", *["---:"] * (len(headings) - 1)))]
     best, gain = gain_of(measured)
@@ -226,7 +249,7 @@ def render(measured: FineTuning) -> str:
         f"In %, mean ± half the range over {seeds} seeds. {measured.held_out} held-out items "
         f"(fold {measured.fold} of {measured.folds}); `validation` is the accuracy on "
         f"{measured.validation} others. Rates were chosen on these with the first seed. "
-        f"Fine-tuning the text encoder {verdict}: {best.variant}, which the validation side "
+        f"Fine-tuning an encoder {verdict}: {best.variant}, which the validation side "
         f"prefers, is at {gain:+.1f} points beside the frozen one that it prefers, where seeds "
         f"alone differ by {100 * spread:.1f}. Best epochs: by seed, the one that was kept; where "
         "the encoder learns, 0 is the head alone, before it did."
