@@ -22,8 +22,9 @@ from tritium_deploy import Ports, Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.full]
 PLAIN = {"envoy": {"enabled": True, "plainText": True}}
-DRAIN_S, WAIT_S = 1, 5
-"""In place of 15 and 65 s."""
+DRAIN_S, WAIT_S = 1, 8
+"""In place of 15 and 65 s. Envoy closes a connection five seconds after its first answer amid the
+drain (`drain_timeout`): the wait has to be longer than both together."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ def test_what_is_in_flight_is_answered_and_callers_are_sent_elsewhere(envoy: Env
     assert envoy.process.wait(10) == 0
     # The slow one was answered before Envoy was stopped, long after it was told to drain.
     assert [began + DRAIN_S < one < ended for one in answers] == [True]
-    # Who asked on was not cut off amid a request: there was no listener for a new connection.
+    # Who asked on over the old connection, or could not make a new one, may ask elsewhere: a request
+    # may cross Envoy's last word on a connection, and its caller then hears "Socket closed".
     (error,) = late
-    assert "failed to connect to all addresses" in str(error), error
+    assert error.status() == "StatusCode.UNAVAILABLE", error
 
 
 def test_the_pods_own_configuration_is_complete() -> None:
