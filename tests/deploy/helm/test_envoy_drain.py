@@ -113,8 +113,8 @@ def test_what_is_in_flight_is_answered_and_callers_are_sent_elsewhere(envoy: Env
     assert envoy.process.wait(10) == 0
     # The slow one was answered before Envoy was stopped, long after it was told to drain.
     assert [began + DRAIN_S < one < ended for one in answers] == [True]
-    # Who asked on over the old connection, or could not make a new one, may ask elsewhere: a request
-    # may cross Envoy's last word on a connection, and its caller then hears "Socket closed".
+    # Who asked on over the old connection, or could not make a new one, may ask elsewhere: a
+    # request may cross Envoy's last word on a connection, and its caller hears "Socket closed".
     (error,) = late
     assert error.status() == "StatusCode.UNAVAILABLE", error
 
