@@ -47,22 +47,27 @@ class Answering(ABC):
             given: The modalities that are present.
 
         Returns:
-            What a caller gets, FP32 [B, K]: of a text that is tagged at one word, of an app that
-            embeds how similar text and picture are, K = 1.
+            What a caller gets, FP32 [B, K]: of a text that is tagged at one word (at all of them,
+            FP32 [B, W, K], while none is chosen), of an app that embeds how similar text and
+            picture are, K = 1.
         """
 
 
 def outputs_of(
-    model: FusionModel, text: Tensor | None, image: Tensor | None, mask: Tensor | None, place: int
+    model: FusionModel,
+    text: Tensor | None,
+    image: Tensor | None,
+    mask: Tensor | None,
+    place: int | None,
 ) -> Tensor:
     """From features to outputs; `Answering` says which.
 
     Args:
         model: Whose head is asked.
-        text: Features of the texts, None for absent ones.
-        image: Features of the pictures, likewise.
-        mask: Of the texts' features, INT64 [B, L].
-        place: Index of the word, where words are tagged.
+        text: FP32 [B, ...], features of the texts; None for absent ones.
+        image: FP32 [B, ...], features of the pictures, likewise.
+        mask: INT64 [B, L], of the texts' features.
+        place: Index of the word, where words are tagged and one is chosen.
     """
     if model.task == "embedding":
         return _similarity(
@@ -70,7 +75,7 @@ def outputs_of(
             to_answers(model.task, model.fuse(None, image, None)),
         )
     answers = to_answers(model.task, model.fuse(text, image, mask))
-    return answers[:, place] if model.task == "tagging" else answers
+    return answers if place is None else answers[:, place]
 
 
 def _similarity(text: Tensor, image: Tensor) -> Tensor:
@@ -96,20 +101,25 @@ class ModuleAnswering(Answering):
         text = image = mask = None
         if "text" in given:
             text = _encode_once(lambda rows: encode_rows(model, rows, tagged), ids)
-            mask = torch.ones_like(ids if tagged is None else starts_of(tagged, len(ids)))
+            mask = head_mask(ids, tagged)
         if "image" in given:
             image = _encode_once(model.encode_image, pixels)
-        return outputs_of(model, text, image, mask, 0 if tagged is None else tagged.place)
+        return outputs_of(model, text, image, mask, tagged.place if tagged is not None else None)
 
 
 def encode_rows(model: FusionModel, ids: Tensor, tagged: TaggedWords | None) -> Tensor:
-    """Encode texts of one length, INT64 [B, L], without padding."""
+    """Encode texts of one length, INT64 [B, L], without padding; FP32 [B, ...]."""
     starts = None if tagged is None else starts_of(tagged, len(ids))
     return model.encode_text(ids, torch.ones_like(ids), starts)
 
 
+def head_mask(ids: Tensor, tagged: TaggedWords | None) -> Tensor:
+    """What a head is told of texts without padding, INT64 [B, L] or of words [B, W], all ones."""
+    return torch.ones_like(ids if tagged is None else starts_of(tagged, len(ids)))
+
+
 def starts_of(tagged: TaggedWords, count: int) -> Tensor:
-    """Where the words of so many texts start: they differ in their tokens, not in their words."""
+    """Where words start in so many texts, INT64 [count, W]: they differ in tokens, not in words."""
     return tagged.starts.expand(count, -1)
 
 
@@ -148,7 +158,9 @@ class GraphAnswering(Answering):
         if self._manifest.task == "embedding":
             return _similarity(self._head(["text"], feed), self._head(["image"], feed))
         answers = self._head(given, feed)
-        return answers if self._tagged is None else answers[:, self._tagged.place]
+        if self._tagged is None or self._tagged.place is None:
+            return answers
+        return answers[:, self._tagged.place]
 
     def _head(self, given: Given, feed: Feed) -> Tensor:
         ((_, answer),) = self._run(head_role(given), feed).items()

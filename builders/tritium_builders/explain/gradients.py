@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tritium_builders.errors import ExplainError, needs
-from tritium_builders.explain.answering import encode_rows, outputs_of, starts_of
+from tritium_builders.explain.answering import encode_rows, head_mask, outputs_of
 from tritium_builders.explain.attributions import Attributions
 from tritium_builders.explain.item import ExplainedItem
 from tritium_builders.reference import FusionModel
@@ -141,10 +141,9 @@ def _output_of(model: FusionModel, layer: nn.Module, item: ExplainedItem, output
         ids, tagged = item.ids.expand(len(embeddings), -1), item.tagged
         with _instead_of(layer, embeddings):
             text = encode_rows(model, ids, tagged)
-        mask = torch.ones_like(ids if tagged is None else starts_of(tagged, len(ids)))
-        image = model.encode_image(pixels)
-        answers = outputs_of(model, text, image, mask, 0 if tagged is None else tagged.place)
-        return answers[:, output]
+        image, mask = model.encode_image(pixels), head_mask(ids, tagged)
+        place = None if tagged is None else tagged.place
+        return outputs_of(model, text, image, mask, place)[:, output]
 
     return function
 

@@ -25,13 +25,13 @@ class TaggedWords:
     starts: Tensor
     """INT64 [1, W]: the index of each word's first token."""
     words: tuple[str, ...]
-    place: int = 0
-    """Index of the explained one."""
+    place: int | None = None
+    """Index of the explained one; None: every word's tags are asked for."""
 
     @property
-    def word(self) -> str:
+    def word(self) -> str | None:
         """The explained one, as the text has it."""
-        return self.words[self.place]
+        return None if self.place is None else self.words[self.place]
 
 
 @dataclass(frozen=True)

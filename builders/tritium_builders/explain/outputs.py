@@ -32,7 +32,7 @@ def choose_word(
 
     Args:
         manifest: The bundle's.
-        ask: Makes what answers for an item's word.
+        ask: Makes what answers for an item's words.
         item: The item.
         word: As the text has it, in any case; None: the word that is surest to be in an entity.
 
@@ -49,20 +49,15 @@ def choose_word(
         if not places:
             raise ExplainError(f"the text has no word {word!r}; it has {', '.join(words[:30])}")
         return _at(item, places[0])
-    tags = [_tags(ask(_at(item, place)), item) for place in range(len(words))]
+    tags = ask(item)(item.ids, item.pixels)[0]
     if OUTSIDE in manifest.labels:
-        outside = manifest.labels.index(OUTSIDE)
-        return _at(item, min(range(len(words)), key=lambda place: float(tags[place][outside])))
-    return _at(item, max(range(len(words)), key=lambda place: float(tags[place].max())))
+        return _at(item, int(tags[:, manifest.labels.index(OUTSIDE)].argmin()))
+    return _at(item, int(tags.amax(-1).argmax()))
 
 
 def _at(item: ExplainedItem, place: int) -> ExplainedItem:
     assert item.tagged is not None  # noqa: S101 - only such items have words
     return replace(item, tagged=replace(item.tagged, place=place))
-
-
-def _tags(ask: Answering, item: ExplainedItem) -> Tensor:
-    return ask(item.ids, item.pixels)[0]
 
 
 def output_labels(manifest: BundleManifest) -> Sequence[str]:

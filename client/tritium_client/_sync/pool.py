@@ -75,8 +75,9 @@ class PoolTransport:
         """
         call.remaining_s()  # a call that comes too late says nothing of a server
         without: dict[int, AppNotFound] = {}
-        gone: set[int] = set()
-        while (index := self._rotation.choose_another(without.keys() | gone)) is not None:
+        asked: set[int] = set()
+        while (index := self._rotation.choose_another(asked)) is not None:
+            asked.add(index)
             if without:
                 call.count(method)
             try:
@@ -87,7 +88,6 @@ class PoolTransport:
             except ServerUnavailable:
                 if not without:
                     raise  # the sender decides whether another one gets it
-                gone.add(index)
                 continue
             except BaseException:
                 for lacking in without:
