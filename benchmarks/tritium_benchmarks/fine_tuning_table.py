@@ -118,8 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help="rows that the results hold")
     given = parser.parse_args(arguments)
     kept: dict[str, Row] = {}
-    if given.keep:
-        before = FineTuning.model_validate_json((given.results / f"{NAME}.json").read_bytes())
+    file = given.results / f"{NAME}.json"
+    if given.keep and file.exists():
+        before = FineTuning.model_validate_json(file.read_bytes())
         kept = {row.variant: row for row in before.rows}
     measured = measure(load_recipe(given.recipe), given.recipe.parent, kept)
     table = render(measured)
